@@ -1,0 +1,192 @@
+"""Record: all that is kept of one run. Plain data, JSON both ways, checked when read.
+
+Bytes are integers, times are seconds, FLOPs are integers; a multiply-add is two FLOPs. On a CUDA
+device bytes are allocator block sizes (512-byte rounding, unsplit remainder included), on a CPU
+they are storage bytes. Everything in `memory` but `process` is null for a run without result.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from profiler.errors import StoreError
+
+#: Version of the record's shape; raised when a key changes its meaning or goes away.
+SCHEMA = 1
+
+Status = Literal["ok", "oom", "failed", "crashed", "timeout", "refused", "unsupported"]
+Source = Literal["measured", "simulated"]
+
+#: Statuses that are an answer (exit code 0); a measured `oom` is not, see `Record.answered`.
+ANSWERS = frozenset({"ok", "oom", "unsupported"})
+
+
+class Part(BaseModel):
+    """Base of the record's parts: unknown keys are kept (a later version may have written them)."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Params(Part):
+    """Parameter counts; `total` includes the adapter's, 4-bit weights count as unpacked."""
+
+    total: int
+    trainable: int
+    trainable_fraction: float
+    adapter_file_bytes: int | None = None
+
+
+class Holder(Part):
+    """One allocation alive at the peak."""
+
+    bytes: int
+    category: str
+    op: str
+    module: str
+    shape: list[int]
+    dtype: str
+    phase: str
+
+
+class Timeline(Part):
+    """Allocated and reserved bytes over one step, thinned to at most 2,000 points, peak kept.
+
+    `event` is the position in the trace, `phase` each point's phase, `allocated` maps each
+    category to its bytes at each point, `reserved` is null on a CPU.
+    """
+
+    event: list[int]
+    phase: list[str]
+    allocated: dict[str, list[int]]
+    reserved: list[int] | None = None
+
+
+class Memory(Part):
+    """Memory of the measured steps. `phases`: peak in each; their maximum is `peak_allocated`."""
+
+    peak_allocated: int | None = None
+    load_peak: int | None = None
+    after_step_allocated: int | None = None
+    peak_reserved: int | None = None
+    device_total: int | None = None
+    process: dict[str, int] | None = None
+    phases: dict[str, int] = Field(default_factory=dict)
+    at_peak: dict[str, int] = Field(default_factory=dict)
+    outside_allocator: dict[str, int] = Field(default_factory=dict)
+    largest_at_peak: list[Holder] = Field(default_factory=list)
+    modules: dict[str, dict[str, int]] = Field(default_factory=dict)
+    timeline: Timeline | None = None
+
+
+class Flops(Part):
+    """FLOPs of one optimizer step. `phases`: forward, backward, recompute, optimizer."""
+
+    total: int
+    phases: dict[str, int]
+
+
+class Kernel(Part):
+    """One kind of kernel in one phase: how often it ran and what it took."""
+
+    name: str
+    op: str
+    phase: str
+    count: int
+    seconds: float
+    flops: int
+    bytes: int
+
+
+class Time(Part):
+    """Time of one optimizer step in seconds; `spread` is null for a prediction."""
+
+    source: Literal["measured", "predicted"]
+    step: float
+    phases: dict[str, float]
+    tokens_per_second: float
+    spread: dict[str, float] | None = None
+    kernels: list[Kernel] = Field(default_factory=list)
+
+
+class Energy(Part):
+    """Energy of one step."""
+
+    joules: float
+    mean_watts: float
+
+
+class Fits(Part):
+    """Capacity of the simulated GPU and what is left of it; negative headroom does not fit."""
+
+    capacity: int
+    headroom: int
+
+
+class Record(Part):
+    """The result of one cell. Every key of the contract is always present."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+    id: str
+    status: Status
+    error: str | None = None
+    source: Source
+    spec: dict[str, Any]
+    params: Params | None = None
+    memory: Memory = Field(default_factory=Memory)
+    flops: Flops | None = None
+    time: Time | None = None
+    energy: Energy | None = None
+    fits: Fits | None = None
+    approximations: list[str] = Field(default_factory=list)
+    environment: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The method as it was typed."""
+        method = self.spec.get("method")
+        return str(method.get("label", "")) if isinstance(method, dict) else str(method)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the cell has a result: `ok`, `unsupported`, or out of memory by prediction."""
+        return self.status in ANSWERS and not (self.status == "oom" and self.source == "measured")
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Record:
+        """The record of `to_dict`'s output.
+
+        Raises:
+            StoreError: `data` is no record, or one of a schema this version does not read.
+        """
+        if not isinstance(data, dict) or "schema" not in data:
+            raise StoreError("not a record: no schema")
+        if data["schema"] != SCHEMA:
+            raise StoreError(
+                f"a record of schema {data['schema']!r}; this version reads schema {SCHEMA}"
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise StoreError(f"not a record: {where}: {first['msg']}") from None
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Record:
+        """As `from_dict`, from JSON text."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"not a record: {error}") from None
+        return cls.from_dict(data)
