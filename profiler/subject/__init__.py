@@ -1,0 +1,1 @@
+"""What is profiled: a model with a method, an optimizer and a workload."""

@@ -1,0 +1,206 @@
+"""Methods that the `peft` library implements: a preset is a config class and its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from profiler.errors import UnsupportedError, UsageError, unknown
+from profiler.subject.methods.registry import Method
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+#: Value of `target_modules` that stands for the linear layers of the attention.
+ATTENTION = "attention-projections"
+
+#: Names that `transformers` gives to a decoder layer's attention module.
+_ATTENTION_MODULES = frozenset({"self_attn", "attn", "self_attention", "attention"})
+
+
+class PeftMethod(Method):
+    """A preset of a `peft` config class; options are that class's fields."""
+
+    peft_type: ClassVar[str]
+
+    def config(
+        self, options: dict[str, Any], model: PreTrainedModel, *, given: frozenset[str]
+    ) -> dict[str, Any]:
+        if options.get("target_modules") == ATTENTION:
+            options = {**options, "target_modules": _attention_projections(model)}
+        return resolve_config(self.peft_type, options, model, given=given)
+
+    def apply(
+        self, model: PreTrainedModel, config: dict[str, Any] | None, *, adapter_dtype: torch.dtype
+    ) -> torch.nn.Module:
+        import peft
+        import torch
+
+        assert config is not None
+        before = {id(parameter) for parameter in model.parameters()}
+        peft_config = _config_class(config["peft_type"])(
+            **{key: value for key, value in config.items() if key != "peft_type"}
+        )
+        try:
+            with torch.device("meta"):
+                adapted = peft.get_peft_model(
+                    model, peft_config, autocast_adapter_dtype=adapter_dtype == torch.float32
+                )
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise UnsupportedError(_first_line(error)) from error
+        if adapter_dtype != torch.float32:
+            for parameter in adapted.parameters():
+                if id(parameter) not in before and parameter.is_floating_point():
+                    parameter.data = parameter.data.to(adapter_dtype)
+        return adapted
+
+
+class FileMethod(PeftMethod):
+    """The method of an `adapter_config.json`: a peft type without a preset."""
+
+    def __init__(self, peft_type: str) -> None:
+        self.peft_type = peft_type  # type: ignore[misc]
+
+
+def resolve_config(
+    peft_type: str, options: dict[str, Any], model: PreTrainedModel, *, given: frozenset[str]
+) -> dict[str, Any]:
+    """The full JSON of a `peft` config with these options, its targets checked against `model`.
+
+    Raises:
+        UsageError: an unknown or malformed option, or a given target that matches no module.
+        UnsupportedError: `peft` has no default targets for this kind of model.
+    """
+    import peft
+
+    cls = _config_class(peft_type)
+    options = dict(options)
+    fields = {item.name for item in dataclasses.fields(cls) if item.init}
+    for key in list(options):
+        if key not in fields:
+            if key not in given and not options[key]:  # another version's field, left at nothing
+                del options[key]
+                continue
+            raise unknown(f"option of {cls.__name__}:", key, fields)
+    settings = {"task_type": "CAUSAL_LM", **options}
+    try:
+        config = cls(**settings)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{cls.__name__}: {_first_line(error)}") from None
+    for name in ("r", "num_virtual_tokens"):
+        value = getattr(config, name, None)
+        if name in given and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise UsageError(f"{cls.__name__}: {name} must be an integer of 1 or more, not {value!r}")
+    targets = getattr(config, "target_modules", None)
+    if targets is None and "target_modules" in fields:
+        mapping = getattr(
+            peft.utils,
+            f"TRANSFORMERS_MODELS_TO_{peft_type}_TARGET_MODULES_MAPPING",
+            None,
+        )
+        if mapping is not None and model.config.model_type not in mapping:
+            raise UnsupportedError(
+                f"peft has no default target_modules of {peft_type} for {model.config.model_type}; "
+                "give target_modules"
+            )
+    if targets is not None:
+        _check_targets(targets, model)
+    data = _jsonable(config.to_dict())
+    assert isinstance(data, dict)
+    data["peft_type"] = peft_type
+    return data
+
+
+def known_peft_types() -> list[str]:
+    """The method types that the installed `peft` knows."""
+    import peft
+
+    return [item.value for item in peft.PeftType]
+
+
+def _config_class(peft_type: str) -> Any:
+    import peft.mapping as mapping
+
+    table = getattr(mapping, "PEFT_TYPE_TO_CONFIG_MAPPING", None)
+    if table is None:
+        from peft.peft_model import PEFT_TYPE_TO_CONFIG_MAPPING as table
+    try:
+        return table[peft_type]
+    except KeyError:
+        raise unknown("peft_type", peft_type, [str(key) for key in table]) from None
+
+
+def _check_targets(targets: Any, model: PreTrainedModel) -> None:
+    """As peft matches them: a string is a regex on the whole path, a list holds path endings."""
+    paths = [name for name, _ in model.named_modules() if name]
+    if isinstance(targets, str):
+        if targets == "all-linear":
+            return
+        try:
+            matches = any(re.fullmatch(targets, path) for path in paths)
+        except re.error as error:
+            raise UsageError(f"target_modules {targets!r} is no regular expression: {error}") from None
+        if not matches:
+            raise UsageError(
+                f"target_modules {targets!r} matches no module of {type(model).__name__}; "
+                f"modules are such as {', '.join(_examples(model))}"
+            )
+        return
+    endings = {path.rpartition(".")[2] for path in paths}
+    if not any(path == target or path.endswith(f".{target}") for target in targets for path in paths):
+        text = ", ".join(sorted(map(str, targets)))
+        raise UsageError(
+            f"target_modules {text} match no module of {type(model).__name__}; "
+            f"modules are such as {', '.join(_examples(model))}"
+            if not endings & set(map(str, targets))
+            else f"target_modules {text} match nothing"
+        )
+
+
+def _linear_paths(model: PreTrainedModel) -> list[str]:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D))
+    ]
+
+
+def _examples(model: PreTrainedModel) -> list[str]:
+    return sorted({path.rpartition(".")[2] for path in _linear_paths(model)} - {"lm_head"})
+
+
+def _attention_projections(model: PreTrainedModel) -> list[str]:
+    """Endings of the paths of the linear layers directly inside an attention module."""
+    found = set()
+    for path in _linear_paths(model):
+        *_, parent, name = ["", *path.split(".")]
+        if parent in _ATTENTION_MODULES:
+            found.add(f"{parent}.{name}")
+    if not found:
+        raise UnsupportedError(f"{type(model).__name__} has no linear layers in its attention")
+    return sorted(found)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _jsonable(dataclasses.asdict(value))
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.split("\n")[0]

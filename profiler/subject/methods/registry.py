@@ -1,0 +1,76 @@
+"""What a method is, and the table of them by preset name. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from profiler.errors import unknown
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class Method:
+    """One way to fine-tune. A subclass is registered by `@register("name")` and has no state.
+
+    Attributes:
+        defaults: the preset's options.
+        quantization, kbit_prepare, optimizer: what the method brings with it; None leaves the
+            choice to the stack (quantization: none).
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    quantization: ClassVar[str | None] = None
+    kbit_prepare: ClassVar[str | None] = None
+    optimizer: ClassVar[str | None] = None
+
+    def config(
+        self, options: dict[str, Any], model: PreTrainedModel, *, given: frozenset[str]
+    ) -> dict[str, Any] | None:
+        """The full configuration as JSON values, None for a method without one.
+
+        Args:
+            options: the preset's options with the given ones over them.
+            model: the base model on the meta device.
+            given: names of the options that a person typed.
+
+        Raises:
+            UsageError: an option is unknown or has a wrong value.
+            UnsupportedError: the method has nothing to train on this model.
+        """
+        raise NotImplementedError
+
+    def apply(
+        self, model: PreTrainedModel, config: dict[str, Any] | None, *, adapter_dtype: torch.dtype
+    ) -> torch.nn.Module:
+        """Put the method on a model (meta device) and set `requires_grad`. Returns what is trained."""
+        raise NotImplementedError
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def register(name: str) -> Callable[[type[Method]], type[Method]]:
+    """Register a `Method` under a preset name. A name can be taken once."""
+
+    def add(cls: type[Method]) -> type[Method]:
+        if name in _METHODS:
+            raise ValueError(f"method {name!r} is registered twice")
+        _METHODS[name] = cls()
+        return cls
+
+    return add
+
+
+def names() -> tuple[str, ...]:
+    """Names of the presets."""
+    return tuple(sorted(_METHODS))
+
+
+def get(name: str) -> Method:
+    """The method of a preset. Raises `UsageError` with the nearest names."""
+    if name not in _METHODS:
+        raise unknown("method", name, _METHODS, hint=" (or the path of an adapter_config.json)")
+    return _METHODS[name]

@@ -1,0 +1,163 @@
+"""Known architectures by name, without any download; folders, files and Hub ids."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+ARCHITECTURES = Path(__file__).parent / "architectures"
+
+#: Settings of a model's config that say what is run, not which model it is.
+_ATTENTION = "attn_implementation"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as named: `name` for people, `config` the content that was found (no path)."""
+
+    name: str
+    config: dict[str, Any]
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """Names of the shipped architectures."""
+    return tuple(sorted(path.stem for path in ARCHITECTURES.glob("*.json")))
+
+
+def parameter_count(name: str) -> int:
+    """Published parameter count of a shipped architecture."""
+    return int(json.loads((ARCHITECTURES / f"{name}.json").read_text())["_parameters"])
+
+
+def check(model: str) -> None:
+    """Raise `UsageError` unless `model` names something that could be loaded. Imports no torch."""
+    if model in names() or "/" in model.strip("./") or Path(model).exists():
+        return
+    if model.startswith((".", "/")) or model.endswith(".json"):
+        raise UsageError(f"no model at {model!r}; give a folder or file with a config.json")
+    raise unknown("model", model, names(), hint=" (or a folder with a config.json, or a Hub id)")
+
+
+def load(model: str, overrides: tuple[str, ...] = ()) -> ModelSource:
+    """Find `model` and apply `KEY=VALUE` overrides to its config.
+
+    Raises:
+        UsageError: nothing is there, it is no config, or an override names no field of it.
+    """
+    check(model)
+    path = Path(model)
+    if model in names():
+        data = _read(ARCHITECTURES / f"{model}.json")
+        name = model
+    elif path.exists():
+        file = path / "config.json" if path.is_dir() else path
+        if not file.is_file():
+            raise UsageError(f"no config.json in {model!r}; give a model's folder or config file")
+        data = _read(file)
+        name = (path if path.is_dir() else path.parent if path.stem == "config" else path).stem
+    else:
+        data = _from_hub(model)
+        name = model
+    data = {key: value for key, value in data.items() if not key.startswith("_")}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--model-override {override!r} is not KEY=VALUE")
+        if key not in data and not hasattr(config(ModelSource(name, data)), key):
+            known = config(ModelSource(name, data)).to_dict()
+            raise unknown("config field", key, known, hint=" (--model-override)")
+        data[key] = _value(text)
+    return ModelSource(name=name, config=data)
+
+
+def config(source: ModelSource) -> PretrainedConfig:
+    """The `transformers` config of a source. Raises `UsageError` if `transformers` refuses it."""
+    from transformers import AutoConfig
+
+    fields = dict(source.config)
+    model_type = fields.pop("model_type", None)
+    if not isinstance(model_type, str):
+        raise UsageError(f"the config of {source.name!r} has no model_type")
+    try:
+        return AutoConfig.for_model(model_type, **fields)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise UsageError(f"transformers refuses the config of {source.name!r}: {reason}") from None
+
+
+def build(source: ModelSource, *, dtype: torch.dtype, attention: str = "auto") -> PreTrainedModel:
+    """The causal language model of a source, its weights in `dtype` on the meta device.
+
+    `attention` "auto" leaves the choice to `transformers`. flash-attention 2 is built as sdpa and
+    switched on afterwards: its package cannot be imported without CUDA, and shapes do not need it.
+
+    Raises:
+        UsageError: `transformers` has no causal model for it, or not with this attention.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    settings: dict[str, Any] = {dtype_keyword(): dtype}
+    if attention != "auto":
+        settings[_ATTENTION] = "sdpa" if attention == "flash_attention_2" else attention
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config(source), trust_remote_code=False, **settings
+            )
+    except (ValueError, KeyError, ImportError, TypeError, ZeroDivisionError) as error:
+        reason = str(error).split("\n")[0]
+        raise UsageError(f"transformers cannot build {source.name!r}: {reason}") from None
+    if attention == "flash_attention_2":
+        if not getattr(model, "_supports_flash_attn", getattr(model, "_supports_flash_attn_2", 0)):
+            raise UsageError(f"{source.name} has no flash_attention_2; use eager or sdpa")
+        model.config._attn_implementation = "flash_attention_2"
+    return model
+
+
+def dtype_keyword() -> str:
+    """`dtype`, or `torch_dtype` before transformers 4.56 (modeling_utils.py)."""
+    import transformers
+    from packaging.version import Version
+
+    return "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read the model config {file.name!r}: {error}") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"the model config {file.name!r} is not a JSON object")
+    return data
+
+
+def _from_hub(model: str) -> dict[str, Any]:
+    from transformers import PretrainedConfig
+
+    try:
+        data, _ = PretrainedConfig.get_config_dict(model)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise UsageError(
+            f"no config for {model!r}: not a path here, and the Hub gave: {reason}"
+        ) from None
+    return dict(data)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"True": True, "False": False, "None": None}.get(text, text)

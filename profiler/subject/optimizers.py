@@ -1,0 +1,107 @@
+"""Optimizers by name: how each is built and what it keeps.
+
+The choice that torch makes by device (foreach on CUDA, single-tensor on a CPU) is stated here, not
+left to torch: a simulated GPU's tensors are on no GPU (torch/optim/optimizer.py,
+`_default_to_fused_or_foreach`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from profiler.errors import unknown
+
+if TYPE_CHECKING:
+    import torch
+
+Builder = Callable[[Iterable[Any], bool], "torch.optim.Optimizer"]
+
+_OPTIMIZERS: dict[str, Builder] = {}
+
+
+def _register(name: str) -> Callable[[Builder], Builder]:
+    def add(builder: Builder) -> Builder:
+        if name in _OPTIMIZERS:
+            raise ValueError(f"optimizer {name!r} is registered twice")
+        _OPTIMIZERS[name] = builder
+        return builder
+
+    return add
+
+
+def names() -> tuple[str, ...]:
+    """Names of the optimizers."""
+    return tuple(sorted(_OPTIMIZERS))
+
+
+def check(name: str) -> None:
+    """Raise `UsageError` with the nearest names unless the optimizer is known."""
+    if name not in _OPTIMIZERS:
+        raise unknown("optimizer", name, _OPTIMIZERS)
+
+
+def build(name: str, groups: Iterable[Any], *, cuda: bool) -> torch.optim.Optimizer:
+    """The optimizer over parameter groups, as it is chosen on a CUDA device or on a CPU."""
+    check(name)
+    return _OPTIMIZERS[name](groups, cuda)
+
+
+def warm_up(optimizer: torch.optim.Optimizer) -> None:
+    """Build what a bitsandbytes optimizer computes from values, before values are fake.
+
+    Its 8-bit states need a quantisation map, made by `.tolist()` and sorting
+    (bitsandbytes/optim/optimizer.py, `fill_qmap`).
+    """
+    fill = getattr(optimizer, "fill_qmap", None)
+    if fill is not None and not optimizer.name2qmap:
+        fill()
+
+
+@_register("adamw")
+def _adamw(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.AdamW(groups, lr=1e-4, foreach=cuda, fused=False)
+
+
+@_register("adamw-fused")
+def _adamw_fused(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.AdamW(groups, lr=1e-4, fused=True)
+
+
+@_register("adamw-single")
+def _adamw_single(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.AdamW(groups, lr=1e-4, foreach=False, fused=False)
+
+
+@_register("sgd")
+def _sgd(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.SGD(groups, lr=1e-4, foreach=cuda, fused=False)
+
+
+@_register("adamw-8bit")
+def _adamw_8bit(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+    import bitsandbytes as bnb
+
+    return bnb.optim.AdamW8bit(groups, lr=1e-4)
+
+
+@_register("paged-adamw-8bit")
+def _paged_adamw_8bit(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+    import bitsandbytes as bnb
+
+    return bnb.optim.PagedAdamW8bit(groups, lr=1e-4)
+
+
+@_register("paged-adamw-32bit")
+def _paged_adamw_32bit(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+    import bitsandbytes as bnb
+
+    return bnb.optim.PagedAdamW32bit(groups, lr=1e-4)

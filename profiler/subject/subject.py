@@ -1,0 +1,87 @@
+"""Subject: the model with its method on the meta device, ready for a bench to give it memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from profiler.record import Params
+from profiler.resolve import Cell
+from profiler.subject import models
+from profiler.subject.quantization import quantize
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Subject:
+    """What is trained.
+
+    Attributes:
+        model: the adapted model, in training mode, on the meta device until a bench fills it.
+        adapter_names: paths of the parameters that the method added.
+        params: the counts; a 4-bit weight counts as the numbers it stands for.
+        vocab_size: rows of the input embedding: token ids are below it.
+    """
+
+    model: torch.nn.Module
+    adapter_names: frozenset[str]
+    params: Params
+    vocab_size: int
+
+
+def build(cell: Cell) -> Subject:
+    """Build a cell's subject on the meta device, as its stack would: load, quantise, prepare, adapt.
+
+    Raises:
+        UsageError, UnsupportedError: see `profiler.resolve`.
+    """
+    import torch
+
+    spec = cell.spec
+    model: Any = models.build(
+        cell.model, dtype=getattr(torch, spec.weights_dtype), attention=spec.attention
+    )
+    model.config.use_cache = spec.use_cache
+    counts = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    base_total = sum(counts.values())
+    if spec.quantization != "none":
+        assert spec.quantization is not None and spec.compute_dtype is not None
+        quantize(model, spec.quantization, compute_dtype=getattr(torch, spec.compute_dtype))
+    if spec.kbit_prepare == "peft":
+        import peft
+
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    base = {id(parameter) for parameter in model.parameters()}
+    words = model.get_input_embeddings()
+    vocab_size = words.weight.shape[0]
+    assert spec.adapter_dtype is not None
+    adapted: Any = cell.method.method.apply(
+        model, cell.config, adapter_dtype=getattr(torch, spec.adapter_dtype)
+    )
+    if spec.checkpointing != "none":
+        reentrant = spec.checkpointing == "reentrant"
+        model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": reentrant}
+        )
+        # A reentrant checkpoint passes gradients only if one of its inputs requires one. With a
+        # frozen embedding none does, so every stack makes the embedding's output require it.
+        if reentrant and not words.weight.requires_grad:
+            model.enable_input_require_grads()
+    adapted.train()
+
+    added = {
+        name: parameter for name, parameter in adapted.named_parameters() if id(parameter) not in base
+    }
+    added_total = sum(parameter.numel() for parameter in added.values())
+    trainable = sum(
+        parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad
+    )
+    total = base_total + added_total
+    return Subject(
+        model=adapted,
+        adapter_names=frozenset(added),
+        params=Params(total=total, trainable=trainable, trainable_fraction=trainable / total),
+        vocab_size=vocab_size,
+    )

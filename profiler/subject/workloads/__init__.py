@@ -1,0 +1,1 @@
+"""What a subject does: one file per kind of work."""

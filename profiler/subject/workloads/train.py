@@ -1,0 +1,186 @@
+"""The training step: forward, backward, clipping, optimizer; and which names stay bound meanwhile.
+
+What a name still refers to is memory. The three loops are three functions rather than one with
+flags, because the scopes themselves are what differs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from profiler.spec import RunSpec
+from profiler.subject import optimizers
+from profiler.subject.stacks import STACKS
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Probe(Protocol):
+    """What a bench wants to know of a step. Every call may be empty."""
+
+    def phase(self, name: str) -> None:
+        """The step enters a phase."""
+
+    def forward_done(self, outputs: Any) -> None:
+        """A forward has returned; called while its outputs are bound."""
+
+    def backward_done(self) -> None:
+        """A backward has returned; gradients are in place."""
+
+    def optimizer_done(self) -> None:
+        """The optimizer has stepped; its state is in place."""
+
+
+class TrainStep:
+    """One optimizer step of a model, again and again: `step(probe)`.
+
+    Attributes:
+        model, optimizer: what is trained, and by what.
+        batch: keyword arguments of the forward, each of shape (batch_size, seq_len).
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        spec: RunSpec,
+        batch: dict[str, torch.Tensor],
+        *,
+        cuda: bool,
+    ) -> None:
+        self.model = model
+        self.batch = dict(batch)
+        self.accumulation = spec.grad_accumulation
+        self.max_norm = spec.grad_clip
+        self.foreach = cuda
+        assert spec.optimizer is not None
+        stack = STACKS[spec.stack]
+        groups = decay_groups(model) if stack.decay_groups else trained(model)
+        self.optimizer = optimizers.build(spec.optimizer, groups, cuda=cuda)
+        self.counts_items = stack.counts_items and accepts_loss_kwargs(model)
+        self._step = _LOOPS[spec.loop or stack.loop]
+        self.outputs: Any = None
+        self.loss: Any = None
+
+    def __call__(self, probe: Probe) -> None:
+        self._step(self, probe)
+
+    def forward(self) -> Any:
+        if not self.counts_items:
+            return self.model(**self.batch)
+        count = self.batch["labels"].ne(-100).sum()
+        return self.model(**self.batch, num_items_in_batch=count)
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss over the accumulation's passes; one divided by its item count is so already."""
+        if self.accumulation == 1 or self.counts_items:
+            return loss
+        return loss / self.accumulation
+
+    def update(self, probe: Probe) -> None:
+        """Clip and step."""
+        import torch
+
+        probe.phase("optimizer")
+        if self.max_norm > 0:
+            torch.nn.utils.clip_grad_norm_(
+                self.model.parameters(), self.max_norm, foreach=self.foreach or None
+            )
+        self.optimizer.step()
+        probe.optimizer_done()
+
+
+def _script(step: TrainStep, probe: Probe) -> None:
+    """Outputs and loss stay bound until the next forward's results replace them."""
+    probe.phase("forward")
+    step.optimizer.zero_grad()
+    for _ in range(step.accumulation):
+        probe.phase("forward")
+        step.outputs = step.forward()
+        step.loss = step.scaled(step.outputs.loss)
+        probe.forward_done(step.outputs)
+        probe.phase("backward")
+        step.loss.backward()
+        probe.backward_done()
+    step.update(probe)
+
+
+def _step_function(step: TrainStep, probe: Probe) -> None:
+    """Outputs and loss live through the optimizer step, and die before the next forward."""
+    probe.phase("forward")
+    step.optimizer.zero_grad()
+    outputs = loss = None
+    for _ in range(step.accumulation):
+        probe.phase("forward")
+        outputs = step.forward()
+        loss = step.scaled(outputs.loss)
+        probe.forward_done(outputs)
+        probe.phase("backward")
+        loss.backward()
+        probe.backward_done()
+    step.update(probe)
+    del outputs, loss
+
+
+def _trainer(step: TrainStep, probe: Probe) -> None:
+    """Outputs are dead before the backward, the loss before the optimizer step.
+
+    As `Trainer.training_step` and `compute_loss` (transformers/trainer.py); gradients are dropped
+    at the step's end.
+    """
+    for _ in range(step.accumulation):
+        probe.phase("forward")
+        loss = _compute_loss(step, probe)
+        probe.phase("backward")
+        step.scaled(loss).backward()
+        del loss
+        probe.backward_done()
+    step.update(probe)
+    step.model.zero_grad()
+
+
+def _compute_loss(step: TrainStep, probe: Probe) -> Any:
+    outputs = step.forward()
+    probe.forward_done(outputs)
+    return outputs.loss
+
+
+_LOOPS: dict[str, Callable[[TrainStep, Probe], None]] = {
+    "script": _script,
+    "step-function": _step_function,
+    "trainer": _trainer,
+}
+
+
+def trained(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Parameters that require a gradient."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def decay_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
+    """The two groups of `Trainer.create_optimizer`: with and without weight decay."""
+    from transformers import Trainer
+
+    # The method reads nothing of a trainer.
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    groups: list[dict[str, Any]] = []
+    for inside in (True, False):
+        parameters = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and (name in decayed) == inside
+        ]
+        groups.append({"params": parameters, "weight_decay": 0.0})
+    return groups
+
+
+def accepts_loss_kwargs(model: torch.nn.Module) -> bool:
+    """Whether `Trainer` would pass `num_items_in_batch` (transformers/trainer.py)."""
+    get_base = getattr(model, "get_base_model", None)
+    forward = (get_base() if get_base is not None else model).forward
+    return any(
+        item.kind == inspect.Parameter.VAR_KEYWORD
+        for item in inspect.signature(forward).parameters.values()
+    )
