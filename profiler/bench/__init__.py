@@ -1,0 +1,1 @@
+"""How a subject is run; each bench turns a subject into a `profiler.trace.Trace`."""

@@ -1,0 +1,79 @@
+"""The engine's own additions: where gradients of one tensor meet, torch adds in place if it can.
+
+`can_accumulate_inplace` (torch/csrc/autograd/input_buffer.cpp) does so when nothing else refers to
+one of the two, but never while a dispatch mode is active. A tracker is one, so the tracker decides
+as the engine would have, by the same counts.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+ADD = torch.ops.aten.add.Tensor
+
+#: (tensor references, Python references, storage references) of an argument of an op.
+Counts = tuple[int, int, int]
+
+
+def counts(args: tuple[Any, ...], index: int) -> Counts:
+    """Reference counts of a tensor among an op's arguments, as seen from here."""
+    return (
+        args[index]._use_count(),
+        sys.getrefcount(args[index]),
+        torch._C._storage_Use_Count(args[index].untyped_storage()._cdata),
+    )
+
+
+def target(args: tuple[Any, ...], alone: Counts) -> int | None:
+    """Which of the two the engine would add into, None if it would make a third tensor.
+
+    None as well if the addition is not the engine's: a Python caller would hold references, too.
+    No tensor is bound to a name here, since that would be a reference more.
+
+    Args:
+        args: the arguments of an `aten.add.Tensor` in a backward.
+        alone: the counts of a gradient that only the engine holds (`held_by_engine_alone`).
+    """
+    if not (isinstance(args[0], torch.Tensor) and isinstance(args[1], torch.Tensor)):
+        return None
+    if args[0].shape != args[1].shape or args[0].dtype != args[1].dtype:
+        return None
+    owners = [counts(args, index) for index in (0, 1)]
+    if any(owner[1] != alone[1] for owner in owners):
+        return None
+    for index, owner in enumerate(owners):
+        if owner == alone and args[index].is_contiguous():
+            return index
+    return None
+
+
+@functools.cache
+def held_by_engine_alone() -> Counts:
+    """The counts of a gradient that only the engine holds, found by a backward of known shape.
+
+    Call it with no mode active. Raises `RuntimeError` if this torch's engine adds in another way.
+    """
+    seen: list[Counts] = []
+
+    class Look(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            if func is ADD:
+                seen.append(counts(args, 0))
+            return func(*args, **(kwargs or {}))
+
+    with torch.enable_grad():
+        leaf = torch.ones(2, requires_grad=True)
+        middle = leaf * 2
+        loss = torch.stack([(middle * 3).sum(), (middle * 4).sum()]).sum()
+        with Look():
+            loss.backward()
+    if len(seen) != 1:
+        raise RuntimeError("this torch accumulates gradients in a way that is not known")
+    return seen[0]

@@ -1,0 +1,76 @@
+"""From the meta device to fake tensors: a model with every size and no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from profiler.subject.quantization import quant_state_tensors
+
+
+class Fakes:
+    """Makes fake tensors for meta tensors; what shared a storage shares one again."""
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        self.mode = mode
+        self._bases: dict[int, torch.Tensor] = {}
+        self._parameters: dict[int, torch.nn.Parameter] = {}
+        self._kept: list[torch.Tensor] = []
+
+    def tensor(self, meta: torch.Tensor) -> torch.Tensor:
+        """A fake CPU tensor of the same size, stride and dtype."""
+        storage = meta.untyped_storage()
+        base = self._bases.get(storage._cdata)
+        if base is None:
+            with self.mode:
+                base = torch.empty(storage.nbytes(), dtype=torch.uint8, device="cpu")
+            self._bases[storage._cdata] = base
+            self._kept.append(meta)  # keeps the key's address taken
+        with self.mode, torch.no_grad():
+            flat = base.view(meta.dtype) if meta.dtype != torch.uint8 else base
+            return flat.as_strided(meta.size(), meta.stride(), meta.storage_offset())
+
+    def parameter(self, meta: torch.nn.Parameter) -> torch.nn.Parameter:
+        """A fake parameter; attributes (a 4-bit weight's state) come along, ties are kept."""
+        known = self._parameters.get(id(meta))
+        if known is None:
+            known = torch.nn.Parameter(self.tensor(meta.data), requires_grad=meta.requires_grad)
+            known.__dict__.update(
+                {key: value for key, value in vars(meta).items() if key != "data"}
+            )
+            for name, tensor, holder in quant_state_tensors(known):
+                if not isinstance(tensor, FakeTensor):
+                    setattr(holder, name.removeprefix("nested_"), self.tensor(tensor))
+            self._parameters[id(meta)] = known
+            self._kept.append(meta)
+        return known
+
+
+def fill(model: torch.nn.Module, mode: FakeTensorMode) -> None:
+    """Replace every parameter, buffer and tensor attribute of a meta model by a fake one."""
+    fakes = Fakes(mode)
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None:
+                module._parameters[name] = fakes.parameter(parameter)
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None:
+                module._buffers[name] = fakes.tensor(buffer)
+        for holder, key, tensor in _attributes(module):
+            if tensor.is_meta:
+                holder[key] = fakes.tensor(tensor)
+
+
+def _attributes(module: torch.nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
+    """Tensors that a module keeps as plain attributes, or in a dict that is one."""
+    own = vars(module)
+    for key, value in list(own.items()):
+        if isinstance(value, torch.Tensor):
+            yield own, key, value
+        elif type(value) is dict and key not in ("_parameters", "_buffers", "_modules"):
+            for inner, item in list(value.items()):
+                if isinstance(item, torch.Tensor):
+                    yield value, inner, item

@@ -1,0 +1,369 @@
+"""The storage tracker: notes every storage that an op allocates, and when it dies.
+
+It follows storages, not tensors: a view allocates nothing, and a storage dies when its last tensor
+does. The same tracker watches real and fake tensors; what a CUDA device would do otherwise comes in
+through `Rules` (`profiler.bench.cuda`).
+
+Known limits: what a kernel allocates inside itself is invisible unless a rule names it; a storage
+that is resized after its first sight keeps its first size.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from profiler.bench import accumulation
+from profiler.bench.modules import ModulePaths
+from profiler.bench.shadows import Shadows
+from profiler.trace import Block, Mark, Op, Trace
+
+aten = torch.ops.aten
+
+#: A category that a block has until `profiler.bench.categories` decides by its lifetime.
+UNDECIDED = ""
+
+
+@dataclass
+class Rules:
+    """What a device does that the ops themselves do not show.
+
+    Attributes:
+        replace: another implementation of an op, `f(func, args, kwargs) -> out`.
+        inside: what a kernel allocates for itself while it runs, `f(args, kwargs) -> sizes`; the
+            sizes live until the kernel returns.
+        on_op: called before each op with its packet's name; yields (bytes, op) of allocations
+            that stay for ever (library workspaces).
+        host_scalars: literals of `torch.tensor` stay on the host.
+    """
+
+    replace: dict[Any, Callable[..., Any]] = field(default_factory=dict)
+    inside: dict[Any, Callable[..., list[int]]] = field(default_factory=dict)
+    on_op: Callable[[str, str], list[tuple[int, str]]] | None = None
+    host_scalars: bool = False
+
+
+class _StorageRef(weakref.ref):  # type: ignore[type-arg]
+    """A weak reference to a storage that knows its block and its key."""
+
+    __slots__ = ("block", "key")
+    block: int
+    key: int
+
+
+@dataclass(slots=True)
+class _OpInfo:
+    """What is known of an op without its arguments."""
+
+    name: str
+    view: bool
+    flops: Callable[..., int] | None
+    replace: Callable[..., Any] | None
+    inside: Callable[..., list[int]] | None
+
+
+@dataclass(slots=True)
+class Origin:
+    """Where a block came from, for the decision on its category."""
+
+    after_head: bool
+    recompute: int  # number of the recomputation it was allocated in, 0 for none
+    node: int  # number of the autograd node that was running, 0 for none
+    freed_in_node: bool
+
+
+class StorageTracker(TorchDispatchMode):
+    """Writes a `Trace` of what runs inside it.
+
+    Use: `register` what is there before, then `with tracker:` around the steps, with `phase` at
+    each phase's start and `role` for storages whose purpose is known.
+    """
+
+    def __init__(self, trace: Trace, paths: ModulePaths, rules: Rules, shadows: Shadows) -> None:
+        super().__init__()
+        self.trace = trace
+        self.paths = paths
+        self.rules = rules
+        self.shadows = shadows
+        self.origins: list[Origin] = []
+        self.recomputes: list[tuple[int, int]] = [(0, 0)]  # event span of each recomputation
+        self.outside: str | None = None
+        self.closed = False
+        self.current_phase = "setup"
+        self.step = 0
+        self._alone = accumulation.held_by_engine_alone()
+        self._live: dict[int, _StorageRef | None] = {}
+        self._infos: dict[Any, _OpInfo] = {}
+        self._sequence: dict[int, tuple[str, bool]] = {}
+        self._node_key = 0
+        self._node_id = 0
+        self._node_path = ("", False)
+        self._recomputing = False
+
+    # --- what the bench says -------------------------------------------------------------------
+
+    def phase(self, name: str) -> None:
+        """Enter a phase of the current step."""
+        self.current_phase = name
+        self.trace.marks.append(Mark(len(self.trace.events), name, self.step))
+        self._node_key = 0
+        self._node_id += 1
+        if name == "forward":
+            self._sequence.clear()
+            self.paths.restart()
+
+    def register(self, tensor: torch.Tensor, category: str, module: str, op: str) -> None:
+        """Count a tensor that is there before the first op, or give its storage this category."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._live:
+            self._allocate(storage, tensor, op, module, category)
+
+    def role(self, tensor: torch.Tensor, category: str, over: frozenset[str]) -> None:
+        """Give a live storage a category, unless it has one that is not in `over`."""
+        ref = self._live.get(tensor.untyped_storage()._cdata)
+        if ref is not None:
+            block = self.trace.blocks[ref.block]
+            if block.category == UNDECIDED or block.category in over:
+                block.category = category
+
+    def close(self) -> None:
+        """The run is over: what is freed from now on is the bench's doing."""
+        self.trace.marks.append(Mark(len(self.trace.events), "end", self.step))
+        self.closed = True
+
+    def allocate_for_ever(self, nbytes: int, op: str, category: str) -> None:
+        """A block that no tensor holds and nothing frees (a library's workspace)."""
+        self._event(nbytes, category, op, "", (nbytes,), "uint8")
+
+    @contextmanager
+    def outside_allocator(self, name: str) -> Iterator[None]:
+        """What is allocated meanwhile is not the allocator's, but counted under `name`."""
+        before, self.outside = self.outside, name
+        try:
+            yield
+        finally:
+            self.outside = before
+
+    # --- what torch says -----------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        info = self._infos.get(func)
+        if info is None:
+            info = self._info(func)
+        if info.view:
+            out = func(*args, **kwargs)
+            self.shadows.follow(func, args, kwargs, out)
+            return out
+        module, after_head = self._where()
+        if self.rules.on_op is not None:
+            for nbytes, op in self.rules.on_op(info.name, self.current_phase):
+                self.allocate_for_ever(nbytes, op, "workspaces")
+        inside: list[int] = []
+        if info.inside is not None:
+            for nbytes in info.inside(args, kwargs):
+                inside.append(
+                    self._event(nbytes, "temporaries", info.name, module, (nbytes,), "uint8")
+                )
+        answer = self.shadows.scalar(func, args)
+        if answer is not None:
+            return answer[0]
+        if info.replace is not None:
+            out = info.replace(func, args, kwargs)
+        elif (
+            func is accumulation.ADD
+            and self.current_phase == "backward"
+            and not kwargs
+            and (index := accumulation.target(args, self._alone)) is not None
+        ):
+            out = args[index].add_(args[1 - index])
+        else:
+            out = func(*args, **kwargs)
+        self.shadows.follow(func, args, kwargs, out)
+
+        nbytes = 0
+        dtype = ""
+        outs = (out,) if isinstance(out, torch.Tensor) else out
+        if isinstance(outs, (tuple, list)):
+            for tensor in outs:
+                if isinstance(tensor, torch.Tensor):
+                    nbytes += tensor.numel() * tensor.element_size()
+                    dtype = dtype or _DTYPE_NAMES[tensor.dtype]
+                    storage = tensor.untyped_storage()
+                    if storage._cdata not in self._live:
+                        self._allocate(storage, tensor, info.name, module, UNDECIDED, after_head)
+        for block in reversed(inside):
+            self.trace.events.append(-(block + 1))
+        for argument in args:
+            if isinstance(argument, torch.Tensor):
+                nbytes += argument.numel() * argument.element_size()
+                dtype = dtype or _DTYPE_NAMES[argument.dtype]
+            elif isinstance(argument, (list, tuple)):
+                for item in argument:
+                    if isinstance(item, torch.Tensor):
+                        nbytes += item.numel() * item.element_size()
+        flops = 0
+        if info.flops is not None:
+            flops = int(info.flops(*args, **kwargs, out_val=out))
+        self.trace.ops.append(
+            Op(
+                info.name,
+                self.current_phase,
+                module,
+                self.step,
+                flops,
+                nbytes,
+                dtype,
+                self._recomputing,
+            )
+        )
+        return out
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _info(self, func: Any) -> _OpInfo:
+        packet = getattr(func, "_overloadpacket", func)
+        info = self._infos[func] = _OpInfo(
+            name=f"{func.namespace}.{packet.__name__}" if hasattr(func, "namespace") else str(func),
+            view=bool(getattr(func, "is_view", False)),
+            flops=flop_registry.get(packet),
+            replace=self.rules.replace.get(func),
+            inside=self.rules.inside.get(func),
+        )
+        return info
+
+    def _where(self) -> tuple[str, bool]:
+        """Module path of the running op, and whether it comes after the output embedding.
+
+        In a forward it is the module being run. In a backward it is where the running autograd
+        node was made, found by the node's sequence number.
+        """
+        paths = self.paths
+        if self.current_phase == "forward":
+            here = (paths.current, paths.after_head)
+            self._sequence[torch._C._autograd._get_sequence_nr() - 1] = here
+            return here
+        if self.current_phase != "backward":
+            self._recomputing = False
+            return (paths.current, False)
+        node = torch._C._current_autograd_node()
+        key = _node_key(node)
+        if key != self._node_key:
+            self._node_key = key
+            self._node_id += 1
+            self._node_path = self._origin_of(node, key)
+        if paths.depth:
+            # A module's forward inside a backward: checkpointing computes it again.
+            if not self._recomputing:
+                self._recomputing = True
+                self.recomputes.append((len(self.trace.events), -1))
+            here = (paths.current, False)
+            self._sequence[torch._C._autograd._get_sequence_nr() - 1] = here
+            return here
+        self._end_recompute()
+        return self._node_path
+
+    def _end_recompute(self) -> None:
+        if self._recomputing:
+            self._recomputing = False
+            start, _ = self.recomputes[-1]
+            self.recomputes[-1] = (start, len(self.trace.events))
+
+    def _origin_of(self, node: Any, key: int) -> tuple[str, bool]:
+        if key < 0:
+            return (self.paths.of_parameter(node.variable), False)
+        return self._sequence.get(key, ("", False))
+
+    def _allocate(
+        self,
+        storage: torch.UntypedStorage,
+        tensor: torch.Tensor,
+        op: str,
+        module: str,
+        category: str,
+        after_head: bool = False,
+    ) -> None:
+        nbytes = storage.nbytes()
+        key = storage._cdata
+        if self.outside is not None:
+            self.trace.outside[self.outside] = self.trace.outside.get(self.outside, 0) + nbytes
+            self._forget_later(storage, key, -1)
+            return
+        if op == "aten.lift_fresh" and self.rules.host_scalars:
+            self._forget_later(storage, key, -1)
+            return
+        block = self._event(
+            nbytes, category, op, module, tuple(tensor.shape), _DTYPE_NAMES[tensor.dtype]
+        )
+        self.origins[block].after_head = after_head
+        self._forget_later(storage, key, block)
+
+    def _forget_later(self, storage: torch.UntypedStorage, key: int, block: int) -> None:
+        ref = _StorageRef(storage, self._freed)
+        ref.block = block
+        ref.key = key
+        self._live[key] = ref
+
+    def _event(
+        self,
+        nbytes: int,
+        category: str,
+        op: str,
+        module: str,
+        shape: tuple[int, ...],
+        dtype: str,
+    ) -> int:
+        trace = self.trace
+        block = len(trace.blocks)
+        trace.blocks.append(Block(nbytes, category, op, module, shape, dtype, self.current_phase))
+        self.origins.append(
+            Origin(
+                False,
+                len(self.recomputes) - 1 if self._recomputing else 0,
+                self._node_id if self.current_phase == "backward" else 0,
+                False,
+            )
+        )
+        trace.events.append(block + 1)
+        return block
+
+    def _freed(self, ref: _StorageRef) -> None:
+        if self._live.get(ref.key) is ref:
+            del self._live[ref.key]
+        if ref.block < 0 or self.closed:
+            return
+        self.trace.events.append(-(ref.block + 1))
+        origin = self.origins[ref.block]
+        if origin.node and origin.node == self._node_id and not origin.recompute:
+            key = _node_key(torch._C._current_autograd_node())
+            origin.freed_in_node = key == self._node_key
+
+
+def _node_key(node: Any) -> int:
+    """A number for an autograd node, without keeping it (and what it saved) alive.
+
+    Its sequence number; gradient accumulators share one, and are told apart by their parameter.
+    """
+    if node is None:
+        return 0
+    number = node._sequence_nr()
+    return -id(node.variable) if number > _LAST_SEQUENCE_NUMBER else number
+
+
+#: AccumulateGrad has the largest unsigned number (torch/csrc/autograd/functions/accumulate_grad.h).
+_LAST_SEQUENCE_NUMBER = 1 << 62
+
+_DTYPE_NAMES = {
+    value: str(value).removeprefix("torch.")
+    for value in vars(torch).values()
+    if isinstance(value, torch.dtype)
+}
