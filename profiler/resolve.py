@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler.errors import NotBuiltError, UsageError
+from profiler.errors import NotBuiltError, UnsupportedError, UsageError
 from profiler.hardware import devices
 from profiler.spec import RunSpec
 from profiler.subject import models, optimizers
@@ -69,7 +69,10 @@ class MethodChoice:
 
 @dataclass(frozen=True)
 class Cell:
-    """A resolved cell: `spec` has no open field, `record_spec` is `Record.spec`."""
+    """A resolved cell: `spec` has no open field, `record_spec` is `Record.spec`.
+
+    `unsupported` says why the method and the model do not go together, "" where they do.
+    """
 
     spec: RunSpec
     model: models.ModelSource
@@ -77,6 +80,7 @@ class Cell:
     config: dict[str, Any] | None
     record_spec: dict[str, Any]
     id: str
+    unsupported: str
 
 
 def check(spec: RunSpec) -> None:
@@ -86,9 +90,11 @@ def check(spec: RunSpec) -> None:
     if spec.optimizer is not None:
         optimizers.check(spec.optimizer)
     check_device(spec.device)
+    if spec.padded and spec.attention == "flash_attention_2":
+        raise NotBuiltError("--padded with flash_attention_2 is not built yet; use sdpa")
     if spec.padded and spec.seq_len < 2:
         raise UsageError("--padded needs a --seq-len of at least 2: one token, one padding")
-    from profiler.analysis.allocator import AllocConf
+    from profiler.analysis.alloc_conf import AllocConf
 
     AllocConf.parse(spec.alloc_conf)
 
@@ -141,7 +147,7 @@ def resolve(spec: RunSpec) -> Cell:
 
     Raises:
         UsageError: a name, an option, an override or a target that does not exist.
-        UnsupportedError: the method has nothing to train on this model.
+        NotBuiltError: a combination that nothing runs yet.
     """
     check(spec)
     stack = STACKS[spec.stack]
@@ -157,7 +163,11 @@ def resolve(spec: RunSpec) -> Cell:
                 "--attention flash_attention_2 needs 16-bit weights; "
                 "use --weights-dtype bfloat16 or float16"
             )
-    config = method.config(choice.options, built, given=choice.given)
+    config, unsupported = None, ""
+    try:
+        config = method.config(choice.options, built, given=choice.given)
+    except UnsupportedError as error:
+        unsupported = str(error)
 
     checkpointing = spec.checkpointing or stack.checkpointing
     use_cache = spec.use_cache
@@ -198,6 +208,7 @@ def resolve(spec: RunSpec) -> Cell:
         config=config,
         record_spec=record_spec,
         id=_identify(source.name, choice.label, resolved, content),
+        unsupported=unsupported,
     )
 
 

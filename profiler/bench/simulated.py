@@ -84,11 +84,14 @@ class TraceProbe:
     def backward_done(self) -> None:
         for parameter in self.step.model.parameters():
             if parameter.grad is not None:
-                self.tracker.role(parameter.grad, "gradients", _WEAK)
+                module = self.tracker.paths.of_parameter(parameter)
+                self.tracker.role(parameter.grad, "gradients", _WEAK, module)
 
     def optimizer_done(self) -> None:
-        for tensor in _tensors(dict(self.step.optimizer.state)):
-            self.tracker.role(tensor, "optimizer_state", _WEAK)
+        for parameter, state in self.step.optimizer.state.items():
+            module = self.tracker.paths.of_parameter(parameter)
+            for tensor in _tensors(state):
+                self.tracker.role(tensor, "optimizer_state", _WEAK, module)
 
 
 def _register(tracker: StorageTracker, subject: Subject) -> None:

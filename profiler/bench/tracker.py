@@ -125,13 +125,17 @@ class StorageTracker(TorchDispatchMode):
         if storage._cdata not in self._live:
             self._allocate(storage, tensor, op, module, category)
 
-    def role(self, tensor: torch.Tensor, category: str, over: frozenset[str]) -> None:
-        """Give a live storage a category, unless it has one that is not in `over`."""
+    def role(
+        self, tensor: torch.Tensor, category: str, over: frozenset[str], module: str | None = None
+    ) -> None:
+        """Give a live storage a category (and a module), unless it has one that is not in `over`."""
         ref = self._live.get(tensor.untyped_storage()._cdata)
-        if ref is not None:
+        if ref is not None and ref.block >= 0:
             block = self.trace.blocks[ref.block]
             if block.category == UNDECIDED or block.category in over:
                 block.category = category
+                if module is not None:
+                    block.module = module
 
     def close(self) -> None:
         """The run is over: what is freed from now on is the bench's doing."""

@@ -1,0 +1,88 @@
+"""One cell from end to end: resolve, build, run on its bench, analyse, record."""
+
+from __future__ import annotations
+
+from profiler.analysis import flops, memory, roofline
+from profiler.analysis.alloc_conf import AllocConf
+from profiler.environment import environment
+from profiler.errors import UnsupportedError, UsageError
+from profiler.hardware import devices
+from profiler.record import Fits, Record
+from profiler.resolve import Cell, resolve
+from profiler.spec import RunSpec
+
+
+def run(spec: RunSpec) -> Record:
+    """Run one cell.
+
+    Raises:
+        UsageError: what the spec asks for does not exist (see `profiler.resolve`). Anything else
+            that goes wrong is the record's `status` and `error`.
+    """
+    return run_cell(resolve(spec))
+
+
+def run_cell(cell: Cell) -> Record:
+    """Run a resolved cell; as `run`."""
+    record = Record(
+        id=cell.id,
+        status="failed",
+        source="simulated",
+        spec=cell.record_spec,
+        environment=environment(cell.spec.device),
+    )
+    if cell.unsupported:
+        return record.model_copy(update={"status": "unsupported", "error": cell.unsupported})
+    try:
+        _simulate(cell, record)
+    except UsageError:
+        raise
+    except UnsupportedError as error:
+        record.status, record.error = "unsupported", str(error)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        record.error = f"{type(error).__name__}: {text}"[:500]
+    return record
+
+
+def _simulate(cell: Cell, record: Record) -> None:
+    from profiler.bench.simulated import simulate
+    from profiler.subject.subject import build
+
+    spec = cell.spec
+    device = None if spec.device == "sim:cpu" else devices.device(spec.device)
+    subject = build(cell)
+    record.params = subject.params
+    trace = simulate(subject, spec, device)
+    capacity = device.memory_bytes - device.cuda_context_bytes if device is not None else None
+    level = memory.levels(trace, AllocConf.parse(spec.alloc_conf), capacity)
+    record.memory = memory.analyse(trace, level)
+    record.flops = flops.analyse(trace)
+    record.approximations = list(trace.approximations)
+    record.status = "ok"
+    if device is None:
+        return
+    tokens = spec.batch_size * spec.seq_len * spec.grad_accumulation
+    record.time = roofline.predict(trace, device, tokens)
+    record.approximations.append(roofline.APPROXIMATION)
+    result = record.memory
+    assert result.peak_reserved is not None
+    result.outside_allocator["cuda_context"] = device.cuda_context_bytes
+    result.device_total = result.peak_reserved + device.cuda_context_bytes
+    record.fits = Fits(
+        capacity=device.memory_bytes, headroom=device.memory_bytes - result.device_total
+    )
+    if level.oom is not None:
+        block = trace.blocks[trace.events[level.oom.event] - 1]
+        record.status = "oom"
+        record.error = (
+            f"out of memory in the {block.phase} at {block.op}"
+            f"{' in ' + block.module if block.module else ''}: {_gib(level.oom.requested)} more "
+            f"with {_gib(level.oom.allocated)} allocated of {_gib(level.oom.capacity)}; "
+            f"the step needs {_gib(result.device_total)} in all"
+        )
+
+
+def _gib(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.2f} GiB"
+
