@@ -54,7 +54,7 @@ def _simulate(cell: Cell, record: Record) -> None:
     subject = build(cell)
     record.params = subject.params
     trace = simulate(subject, spec, device)
-    capacity = device.memory_bytes - device.cuda_context_bytes if device is not None else None
+    capacity = device.usable_bytes if device is not None else None
     level = memory.levels(trace, AllocConf.parse(spec.alloc_conf), capacity)
     record.memory = memory.analyse(trace, level)
     record.flops = flops.analyse(trace)

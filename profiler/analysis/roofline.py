@@ -11,6 +11,9 @@ from profiler.hardware.devices import Device
 from profiler.record import Kernel, Time
 from profiler.trace import Trace
 
+#: Types that a card has a rate for; a product of others (float64, integers) is none of training's.
+_RATED = frozenset({"float32", "bfloat16", "float16", "int8"})
+
 #: What a record with such a time says of it.
 APPROXIMATION = (
     "The step time is a first estimate and a lower bound: every op at the card's datasheet rate "
@@ -31,7 +34,7 @@ def predict(trace: Trace, device: Device, tokens: int) -> Time:
             continue
         seconds = op.nbytes / device.memory_bandwidth
         if op.flops:
-            seconds = max(seconds, op.flops / rate(device, op.dtype))
+            seconds = max(seconds, op.flops / device.peak_flops(op.dtype if op.dtype in _RATED else "float32"))
         phases[op.phase] += seconds
         key = (op.phase, op.name)
         kernel = kernels.get(key)
@@ -51,9 +54,3 @@ def predict(trace: Trace, device: Device, tokens: int) -> Time:
         tokens_per_second=tokens / step if step else 0.0,
         kernels=sorted(kernels.values(), key=lambda kernel: -kernel.seconds),
     )
-
-
-def rate(device: Device, dtype: str) -> float:
-    """FLOP/s of matrix products in a dtype; torch keeps float32 off the tensor cores by default
-    (`torch.backends.cuda.matmul.allow_tf32`), and a card without bfloat16 computes it in float32."""
-    return device.tensor_flops.get(dtype, device.fp32_flops)

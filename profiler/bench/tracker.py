@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -26,6 +27,7 @@ from profiler.bench.shadows import Shadows
 from profiler.trace import Block, Mark, Op, Trace
 
 aten = torch.ops.aten
+_DEVICE = torch.ops.prim.device.default
 
 #: A category that a block has until `profiler.bench.categories` decides by its lifetime.
 UNDECIDED = ""
@@ -157,9 +159,15 @@ class StorageTracker(TorchDispatchMode):
 
     # --- what torch says -----------------------------------------------------------------------
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the guard costs as much as the tracker
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked some twice per op, and no op
         kwargs = kwargs or {}
         info = self._infos.get(func)
         if info is None:
