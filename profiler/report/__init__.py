@@ -1,0 +1,69 @@
+"""Records -> one self-contained HTML page. A pure function of what is stored; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from profiler.errors import StoreError, UsageError
+from profiler.files import replace_file
+from profiler.record import Record
+
+__all__ = ["build", "render"]
+
+
+def build(records: Sequence[Record], output: Path, *, title: str, command: str = "") -> Path:
+    """Write `output/index.html` from records and return its path.
+
+    The page loads nothing from anywhere. The same records give the same bytes, in any order. An
+    earlier page is replaced in one step, never left half written.
+
+    Args:
+        records: at least one; of any models, methods, devices and sources.
+        output: folder of the page, made if missing.
+        title: heading of the page.
+        command: what reproduces the records, shown under provenance.
+
+    Raises:
+        UsageError: there are no records.
+        StoreError: the folder cannot be written.
+    """
+    html = render(records, title=title, command=command)
+    path = output / "index.html"
+    try:
+        replace_file(path, html.encode("utf-8"))
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def render(records: Sequence[Record], *, title: str, command: str = "") -> str:
+    """The page's HTML. Args and `UsageError` as in `build`."""
+    if not records:
+        raise UsageError("a report needs at least one record; there is none")
+    import jinja2
+    from markupsafe import Markup
+
+    from profiler.report.cells import arrange
+    from profiler.report.page import context
+    from profiler.report.text import breakable, clean
+
+    def printable(value: Any) -> Any:
+        # Filters such as `join` return Markup of what was not cleaned.
+        if isinstance(value, Markup):
+            return Markup(clean(value))
+        return clean(value) if isinstance(value, str) else value
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("profiler.report"),
+        autoescape=True,
+        finalize=printable,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["breakable"] = breakable
+    page = environment.get_template("page.html")
+    return page.render(context(arrange(records), title=title, command=command))

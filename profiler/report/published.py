@@ -1,0 +1,189 @@
+"""Figures published by others beside ours. Each table of them is one file in `published/`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from profiler.report import units
+from profiler.report.cells import Cell, distinct, grouped
+from profiler.report.tables import Column, Rows, Table, memory_field
+from profiler.report.tables import Field as TableField
+from profiler.report.text import listing
+
+
+class PublishedRow(BaseModel):
+    """One row of a published table.
+
+    `match` maps dotted paths into a resolved spec to what must stand there: a value; a list for a
+    list in the spec (in any order), or the alternatives for a single value; false also for what
+    does not stand there. `memory_gb` and
+    `trainable_percent` are the numbers behind the source's wording.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    match: dict[str, Any]
+    memory: str
+    memory_gb: float | None = Field(default=None, gt=0)
+    trainable: str = ""
+    trainable_percent: float | None = None
+    note: str = ""
+
+    def matches(self, spec: dict[str, Any]) -> bool:
+        """Whether a resolved spec is the configuration of this row."""
+        return all(_meets(_at(spec, path), wanted) for path, wanted in self.match.items())
+
+
+class PublishedTable(BaseModel):
+    """A published table: `model` is the name of the architecture it is about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    source: str
+    model: str
+    notes: list[str] = Field(default_factory=list)
+    rows: list[PublishedRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A published table beside our cells that match its rows, of one source."""
+
+    published: PublishedTable
+    table: Table
+
+
+def load() -> list[PublishedTable]:
+    """Every published table the package ships, by file name."""
+    folder = files("profiler.report") / "published"
+    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".toml"))
+    return [
+        PublishedTable.model_validate(tomllib.loads((folder / name).read_text(encoding="utf-8")))
+        for name in names
+    ]
+
+
+def compare(cells: Sequence[Cell], tables: Sequence[PublishedTable]) -> list[Comparison]:
+    """The published tables that are about models among the cells, ours beside them."""
+    result = []
+    for published in tables:
+        ours = [cell for cell in cells if cell.record.spec.get("model") == published.model]
+        for source, group in grouped(ours, lambda cell: cell.source).items():
+            if any(row.matches(cell.record.spec) for row in published.rows for cell in group):
+                result.append(Comparison(published, _table(published, group, source)))
+    return result
+
+
+def _table(published: PublishedTable, cells: Sequence[Cell], source: str) -> Table:
+    groups = []
+    for row in published.rows:
+        matching = [cell for cell in cells if row.matches(cell.record.spec)]
+        ours = [_ours(row, group) for group in _alike(matching)] or [_no_run()]
+        groups.append(Rows(row.method, [_theirs(row), *ours], row.note))
+    return Table(
+        caption=f"{published.title}: published, and {source} here",
+        columns=[
+            Column("whose", number=False),
+            Column("memory", "GB"),
+            Column("difference", "GB"),
+            Column("reserved", "peak, GiB"),
+            Column("allocated", "peak, GiB"),
+            Column("trainable", "% of all"),
+            Column("trainable", "parameters"),
+            Column("all", "parameters"),
+        ],
+        groups=groups,
+        source=source,
+    )
+
+
+def _alike(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells with the same figures share a row: cards of one kind mostly agree to the byte."""
+    with_peak = [cell for cell in cells if cell.peak is not None]
+    return list(
+        grouped(
+            with_peak,
+            lambda cell: (
+                cell.name,
+                cell.workload,
+                cell.memory.peak_allocated,
+                cell.memory.peak_reserved,
+                cell.record.params.trainable if cell.record.params else None,
+            ),
+        ).values()
+    )
+
+
+def _theirs(row: PublishedRow) -> list[TableField]:
+    return [
+        TableField("published"),
+        TableField(row.memory, row.memory_gb, "published"),
+        *[TableField(units.NONE)] * 3,
+        TableField(row.trainable or units.NONE, row.trainable_percent, "percent"),
+        *[TableField(units.NONE)] * 2,
+    ]
+
+
+def _ours(row: PublishedRow, cells: Sequence[Cell]) -> list[TableField]:
+    """Our figures for a row; the memory is the reserved peak, as a card's owner would see it."""
+    cell = cells[0]
+    peak, params = cell.peak, cell.record.params
+    assert peak is not None
+    in_gb = peak / units.GB
+    difference = TableField(units.NONE)
+    if row.memory_gb is not None:
+        absolute = in_gb - row.memory_gb
+        sign = units.MINUS if absolute < 0 else "+"
+        relative = units.signed_percent(absolute / row.memory_gb)
+        difference = TableField(f"{sign}{abs(absolute):.1f} ({relative})")
+    trainable = [TableField(units.NONE)] * 3
+    if params is not None:
+        trainable = [
+            TableField(
+                units.percent(params.trainable, params.total),
+                tip=f"{params.trainable:,} of {params.total:,}",
+            ),
+            TableField(units.count(params.trainable), params.trainable, "count"),
+            TableField(units.count(params.total), params.total, "count"),
+        ]
+    devices = listing(distinct(cell.device for cell in cells))
+    return [
+        TableField(f"{cell.short}, {cell.workload}, on {devices}", tip=cell.name),
+        TableField(f"{in_gb:.1f} GB", peak, "bytes", units.exact_bytes(peak)),
+        difference,
+        memory_field(cell.memory.peak_reserved),
+        memory_field(cell.memory.peak_allocated),
+        *trainable,
+    ]
+
+
+def _no_run() -> list[TableField]:
+    return [
+        TableField("no run of this configuration", tone="muted"),
+        *[TableField(units.NONE)] * 7,
+    ]
+
+
+def _at(spec: dict[str, Any], path: str) -> Any:
+    value: Any = spec
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _meets(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        if isinstance(value, (list, tuple)):
+            return sorted(map(str, value)) == sorted(map(str, wanted))
+        return value in wanted
+    return not value if wanted is False else bool(value == wanted)

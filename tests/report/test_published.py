@@ -1,0 +1,116 @@
+"""Published figures beside ours: matched by configuration, compared by arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from profiler.record import Record
+from profiler.report.cells import arrange
+from profiler.report.published import PublishedRow, PublishedTable, compare, load
+
+GB = 10**9
+RecordFactory = Callable[..., Record]
+
+
+@pytest.fixture
+def opt() -> PublishedTable:
+    (table,) = [table for table in load() if table.model == "opt-6.7b"]
+    return table
+
+
+def test_the_source_s_words_and_numbers_agree(opt: PublishedTable) -> None:
+    assert len(opt.rows) == 5
+    for row in opt.rows:
+        assert row.memory == f"about {row.memory_gb:g} GB"
+        assert row.trainable == f"{row.trainable_percent:g} %"
+        assert row.note
+
+
+def test_each_row_matches_its_own_configuration(opt: PublishedTable, study: list[Record]) -> None:
+    found = {
+        row.method: {record.label for record in study if row.matches(record.spec)}
+        for row in opt.rows
+    }
+    # llama's lora:r=64 matches the configuration too; the model is the table's.
+    assert found == {
+        "full": {"full"},
+        "LoRA r8 (q_proj, v_proj)": {"lora:r=8,target_modules=q_proj+v_proj"},
+        "LoRA r64": {"lora:r=64"},
+        "QLoRA r64": {"qlora"},
+        "P-tuning": {"p-tuning"},
+    }
+
+
+def test_ours_stands_below_the_published_row(opt: PublishedTable, record: RecordFactory) -> None:
+    ours = record("qlora", "l40s", batch_size=2, seq_len=64)
+    (comparison,) = compare(arrange([ours]), [opt])
+    assert comparison.table.source == "simulated"
+    (group,) = [group for group in comparison.table.groups if group.heading == "QLoRA r64"]
+    theirs, mine = group.rows
+    assert theirs[1].text == "about 6 GB"
+    assert theirs[5].text == "0.08 %"
+    assert ours.memory.peak_reserved is not None
+    assert ours.params is not None
+    assert mine[0].text == "qlora, batch 2 × 64, on l40s"
+    assert mine[1].exact == ours.memory.peak_reserved
+    assert mine[3].exact == ours.memory.peak_reserved
+    assert mine[4].exact == ours.memory.peak_allocated
+    difference = ours.memory.peak_reserved / GB - 6
+    assert mine[2].text.startswith(f"−{-difference:.1f} (")
+    assert (mine[6].exact, mine[7].exact) == (ours.params.trainable, ours.params.total)
+    share = 100 * ours.params.trainable / ours.params.total
+    assert float(mine[5].text.removesuffix(" %")) == pytest.approx(share, rel=5e-4)
+    rows = [row for group in comparison.table.groups for row in group.rows]
+    assert sum("no run" in row[0].text for row in rows) == 4
+
+
+def test_cards_with_the_same_figures_share_a_row(
+    opt: PublishedTable, record: RecordFactory
+) -> None:
+    cells = arrange([record("qlora", card) for card in ("rtx-4090", "l40s", "a100-80gb")])
+    (comparison,) = compare(cells, [opt])
+    (group,) = [group for group in comparison.table.groups if group.heading == "QLoRA r64"]
+    assert [row[0].text for row in group.rows[1:]] == [
+        "qlora, batch 1 × 128, on rtx-4090 and l40s",
+        "qlora, batch 1 × 128, on a100-80gb",
+    ]
+
+
+def test_nothing_is_shown_for_other_models_or_methods(
+    opt: PublishedTable, record: RecordFactory
+) -> None:
+    assert compare(arrange([record("qlora", model="opt-1.3b")]), [opt]) == []
+    assert compare(arrange([record("ia3")]), [opt]) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "matches"),
+    [
+        (8, 8, True),
+        (8, 16, False),
+        (["a", "b"], ["b", "a"], True),
+        (["a", "b"], ["a"], False),
+        (["nf4", "nf4-dq"], "nf4", True),
+        (["nf4", "nf4-dq"], "none", False),
+        (False, None, True),
+        (False, True, False),
+    ],
+)
+def test_criteria(wanted: object, value: object, matches: bool) -> None:
+    row = PublishedRow(method="m", memory="1 GB", match={"method.config.x": wanted})
+    assert row.matches({"method": {"config": {"x": value}}}) is matches
+
+
+def test_a_missing_path_does_not_match() -> None:
+    row = PublishedRow(method="m", memory="1 GB", match={"method.config.r": 8})
+    assert not row.matches({"method": "lora"})
+
+
+def test_every_shipped_table_can_be_read() -> None:
+    import profiler.report
+
+    folder = Path(profiler.report.__file__).parent / "published"
+    assert len(load()) == len(list(folder.glob("*.toml"))) > 0
