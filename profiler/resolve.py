@@ -125,11 +125,9 @@ def choose_method(label: str) -> MethodChoice:
     if path.suffix == ".json" or path.is_dir() or path.is_file():
         if not path.exists():
             raise UsageError(f"no adapter config at {label!r}")
-        peft_type, options = adapter_config.read(path)
+        method, peft_type, options = adapter_config.read(path)
         name = path.stem if path.suffix else path.name
-        from profiler.subject.methods.peft_method import FileMethod
-
-        return MethodChoice(name, peft_type, options, frozenset(), FileMethod(peft_type))
+        return MethodChoice(name, peft_type, options, frozenset(), method)
     if "&" in label:
         raise NotBuiltError(f"--method {label!r}: joining methods with & is not built yet")
     preset, _, text = label.partition(":")
@@ -137,9 +135,7 @@ def choose_method(label: str) -> MethodChoice:
         raise NotBuiltError(f"--method {label!r}: a method from a file is not built yet")
     method = methods.get(preset)
     given = _options(text, label)
-    return MethodChoice(
-        label, preset, {**method.defaults, **given}, frozenset(given), method
-    )
+    return MethodChoice(label, preset, {**method.defaults, **given}, frozenset(given), method)
 
 
 def resolve(spec: RunSpec) -> Cell:
@@ -170,6 +166,7 @@ def resolve(spec: RunSpec) -> Cell:
         unsupported = str(error)
 
     checkpointing = spec.checkpointing or stack.checkpointing
+    unsupported = unsupported or method.refuses(checkpointing=checkpointing)
     use_cache = spec.use_cache
     if use_cache is None:
         use_cache = bool(getattr(built.config, "use_cache", False))

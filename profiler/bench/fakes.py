@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,12 +42,21 @@ class Fakes:
             known.__dict__.update(
                 {key: value for key, value in vars(meta).items() if key != "data"}
             )
+            if type(meta) is not torch.nn.Parameter:
+                known.__class__ = _named(type(meta).__name__)
             for name, tensor, holder in quant_state_tensors(known):
                 if not isinstance(tensor, FakeTensor):
                     setattr(holder, name.removeprefix("nested_"), self.tensor(tensor))
             self._parameters[id(meta)] = known
             self._kept.append(meta)
         return known
+
+
+@functools.cache
+def _named(name: str) -> type[FakeTensor]:
+    """A fake tensor's class under the name of a parameter's: peft asks a weight's class its name
+    (peft/utils/integrations.py, `dequantize_bnb_weight`), and no subclass of it can be fake."""
+    return type(name, (FakeTensor,), {})
 
 
 def fill(model: torch.nn.Module, mode: FakeTensorMode) -> None:

@@ -91,7 +91,7 @@ def config(source: ModelSource) -> PretrainedConfig:
     try:
         return AutoConfig.for_model(model_type, **fields)
     except Exception as error:
-        reason = str(error).split("\n")[0]
+        reason = " ".join(str(error).split())[:300]
         raise UsageError(f"transformers refuses the config of {source.name!r}: {reason}") from None
 
 
@@ -116,7 +116,8 @@ def build(source: ModelSource, *, dtype: torch.dtype, attention: str = "auto") -
                 config(source), trust_remote_code=False, **settings
             )
     except (ValueError, KeyError, ImportError, TypeError, ZeroDivisionError) as error:
-        reason = str(error).split("\n")[0]
+        # The first sentence says what; how to ask for support upstream is left out.
+        reason = " ".join(str(error).split()).split(". Please")[0].split(". If")[0][:300]
         raise UsageError(f"transformers cannot build {source.name!r}: {reason}") from None
     if attention == "flash_attention_2":
         if not getattr(model, "_supports_flash_attn", getattr(model, "_supports_flash_attn_2", 0)):
@@ -144,16 +145,35 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _from_hub(model: str) -> dict[str, Any]:
+    """The config of a Hub id, from the local cache if it is there. Code of a repository never runs."""
     from transformers import PretrainedConfig
 
+    reason = ""
+    for local in (True, False):
+        if not local and not _online():
+            reason = "it is not in the local cache, and the Hub cannot be reached"
+            break
+        try:
+            data, _ = PretrainedConfig.get_config_dict(model, local_files_only=local)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+        else:
+            if data:
+                return dict(data)
+    raise UsageError(f"no config for {model!r}: no such path here, and as a Hub id: {reason}")
+
+
+def _online() -> bool:
+    """Whether the Hub's name resolves; its client would otherwise retry for half a minute."""
+    import socket
+
+    from huggingface_hub.constants import ENDPOINT
+
     try:
-        data, _ = PretrainedConfig.get_config_dict(model)
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise UsageError(
-            f"no config for {model!r}: not a path here, and the Hub gave: {reason}"
-        ) from None
-    return dict(data)
+        socket.getaddrinfo(ENDPOINT.split("//")[-1].split("/")[0].split(":")[0], 443)
+    except OSError:
+        return False
+    return True
 
 
 def _value(text: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from profiler.errors import UnsupportedError, UsageError
 from profiler.record import Params
 from profiler.resolve import Cell
 from profiler.subject import models
@@ -57,9 +58,14 @@ def build(cell: Cell) -> Subject:
     words = model.get_input_embeddings()
     vocab_size = words.weight.shape[0]
     assert spec.adapter_dtype is not None
-    adapted: Any = cell.method.method.apply(
-        model, cell.config, adapter_dtype=getattr(torch, spec.adapter_dtype)
-    )
+    try:
+        adapted: Any = cell.method.method.apply(
+            model, cell.config, adapter_dtype=getattr(torch, spec.adapter_dtype)
+        )
+    except UnsupportedError as error:
+        if cell.method.given:  # the options are the user's, not the preset's
+            raise UsageError(f"--method {cell.method.label}: {error}") from None
+        raise
     if spec.checkpointing != "none":
         reentrant = spec.checkpointing == "reentrant"
         model.gradient_checkpointing_enable(

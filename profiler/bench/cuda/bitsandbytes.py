@@ -56,6 +56,7 @@ def inside(device: Device) -> dict[Any, Callable[..., list[int]]]:
     return {packet.default: gemm_4bit}
 
 
+@functools.cache
 def _choice(device: Device) -> tuple[Callable[..., bool], int]:
     """The installed bitsandbytes' own choice of kernel, and the rows up to which it is asked.
 

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from profiler.errors import NotBuiltError, UsageError, unknown
+from profiler.subject.methods.peft_method import known_peft_types, of_type
+from profiler.subject.methods.registry import Method
 
 #: Fields that say where an adapter came from or how it is used, not what it is.
 _PROVENANCE = frozenset(
     {"auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version"}
 )
 
-#: peft types whose step is built; the others are refused by name.
-BUILT = ("LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 
-
-def read(path: Path) -> tuple[str, dict[str, Any]]:
-    """The peft type and the options of an adapter config file.
+def read(path: Path) -> tuple[Method, str, dict[str, Any]]:
+    """The method, the peft type and the options of an adapter config file.
 
     Raises:
         UsageError: the file is unreadable, no JSON object, or of a type peft does not know.
@@ -35,16 +34,12 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     peft_type = data.pop("peft_type", None)
     if not isinstance(peft_type, str):
         raise UsageError(f"the adapter config {file.name!r} has no peft_type, such as \"LORA\"")
-    if peft_type not in BUILT:
-        from profiler.subject.methods.peft_method import known_peft_types
-
+    method = of_type(peft_type)
+    if method is None:
         if peft_type in known_peft_types():
-            raise NotBuiltError(
-                f"an adapter config of type {peft_type} is not built yet; "
-                f"use one of {', '.join(BUILT)}"
-            )
+            raise NotBuiltError(f"an adapter config of type {peft_type} is not built yet")
         raise unknown("peft_type", peft_type, known_peft_types())
-    return peft_type, {
+    return method, peft_type, {
         key: value
         for key, value in data.items()
         if key not in _PROVENANCE and value is not None and value != {}

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import UnsupportedError, UsageError, unknown
-from profiler.subject.methods.registry import Method
+from profiler.subject.methods.registry import Method, get, names
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Value of `target_modules` that stands for the linear layers of the attention.
 ATTENTION = "attention-projections"
+
+_NAME = re.compile(r"(?!all-linear)[\w]+(\.[\w]+)*")
 
 #: Names that `transformers` gives to a decoder layer's attention module.
 _ATTENTION_MODULES = frozenset({"self_attn", "attn", "self_attention", "attention"})
@@ -29,8 +31,12 @@ class PeftMethod(Method):
     def config(
         self, options: dict[str, Any], model: PreTrainedModel, *, given: frozenset[str]
     ) -> dict[str, Any]:
-        if options.get("target_modules") == ATTENTION:
+        targets = options.get("target_modules")
+        if targets == ATTENTION:
             options = {**options, "target_modules": _attention_projections(model)}
+        elif "target_modules" in given and _NAME.fullmatch(str(targets)):
+            # peft reads a string as a regex on the whole path; one name is a list of one.
+            options = {**options, "target_modules": [targets]}
         return resolve_config(self.peft_type, options, model, given=given)
 
     def apply(
@@ -50,7 +56,7 @@ class PeftMethod(Method):
                     model, peft_config, autocast_adapter_dtype=adapter_dtype == torch.float32
                 )
         except (ValueError, TypeError, NotImplementedError) as error:
-            raise UnsupportedError(_first_line(error)) from error
+            raise UnsupportedError(_one_line(error)) from error
         if adapter_dtype != torch.float32:
             for parameter in adapted.parameters():
                 if id(parameter) not in before and parameter.is_floating_point():
@@ -58,11 +64,14 @@ class PeftMethod(Method):
         return adapted
 
 
-class FileMethod(PeftMethod):
-    """The method of an `adapter_config.json`: a peft type without a preset."""
-
-    def __init__(self, peft_type: str) -> None:
-        self.peft_type = peft_type  # type: ignore[misc]
+def of_type(peft_type: str) -> Method | None:
+    """The method of an `adapter_config.json`: the registered one of its type that brings no
+    quantization of its own."""
+    for name in names():
+        method = get(name)
+        if getattr(method, "peft_type", None) == peft_type and method.quantization is None:
+            return method
+    return None
 
 
 def resolve_config(
@@ -89,7 +98,7 @@ def resolve_config(
     try:
         config = cls(**settings)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{cls.__name__}: {_first_line(error)}") from None
+        raise UsageError(f"{cls.__name__}: {_one_line(error)}") from None
     for name in ("r", "num_virtual_tokens"):
         value = getattr(config, name, None)
         if name in given and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -135,28 +144,21 @@ def _config_class(peft_type: str) -> Any:
 
 def _check_targets(targets: Any, model: PreTrainedModel) -> None:
     """As peft matches them: a string is a regex on the whole path, a list holds path endings."""
+    if targets == "all-linear":
+        return
     paths = [name for name, _ in model.named_modules() if name]
     if isinstance(targets, str):
-        if targets == "all-linear":
-            return
         try:
             matches = any(re.fullmatch(targets, path) for path in paths)
         except re.error as error:
             raise UsageError(f"target_modules {targets!r} is no regular expression: {error}") from None
-        if not matches:
-            raise UsageError(
-                f"target_modules {targets!r} matches no module of {type(model).__name__}; "
-                f"modules are such as {', '.join(_examples(model))}"
-            )
-        return
-    endings = {path.rpartition(".")[2] for path in paths}
-    if not any(path == target or path.endswith(f".{target}") for target in targets for path in paths):
-        text = ", ".join(sorted(map(str, targets)))
+    else:
+        matches = any(f".{path}".endswith(f".{target}") for target in targets for path in paths)
+    if not matches:
+        text = targets if isinstance(targets, str) else "+".join(sorted(map(str, targets)))
         raise UsageError(
-            f"target_modules {text} match no module of {type(model).__name__}; "
-            f"modules are such as {', '.join(_examples(model))}"
-            if not endings & set(map(str, targets))
-            else f"target_modules {text} match nothing"
+            f"target_modules {text!r} matches no module of {type(model).__name__}; "
+            f"there are {', '.join(_examples(model))}"
         )
 
 
@@ -201,6 +203,6 @@ def _jsonable(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.split("\n")[0]
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

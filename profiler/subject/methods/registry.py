@@ -26,6 +26,10 @@ class Method:
     kbit_prepare: ClassVar[str | None] = None
     optimizer: ClassVar[str | None] = None
 
+    def refuses(self, *, checkpointing: str) -> str:
+        """Why the method cannot be trained so, "" if it can."""
+        return ""
+
     def config(
         self, options: dict[str, Any], model: PreTrainedModel, *, given: frozenset[str]
     ) -> dict[str, Any] | None:
