@@ -85,4 +85,3 @@ def _simulate(cell: Cell, record: Record) -> None:
 
 def _gib(nbytes: int) -> str:
     return f"{nbytes / 2**30:.2f} GiB"
-

@@ -96,9 +96,7 @@ class RunSpec:
     )
     compute_dtype: str | None = field(
         default=None,
-        metadata=_choice(
-            "dtype quantised layers compute in; default: the weights'", values=DTYPES
-        ),
+        metadata=_choice("dtype quantised layers compute in; default: the weights'", values=DTYPES),
     )
     autocast: str | None = field(
         default=None,

@@ -1,0 +1,67 @@
+# `make sweep` runs the default study and `make test` the tests; both set everything up first.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+OLDEST ?= .venv-oldest
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep test lint format typecheck compat reports clean
+
+help:
+	@echo "make sweep      set up, run the default study, print where its page is"
+	@echo "make test       set up, run the tests"
+	@echo "make lint       ruff: lint and format"
+	@echo "make format     let ruff rewrite what it can"
+	@echo "make typecheck  mypy"
+	@echo "make compat     the tests of the oldest supported libraries, in their own environment"
+	@echo "make reports    render the pages of the stored studies again"
+	@echo "make clean      remove the environments and caches"
+
+# torch first and by itself: what is installed then satisfies the other packages' wish for a torch,
+# and no second build of it is fetched.
+define install
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c $(2) torch
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c $(2) -e '.[$(3)]'
+	@touch $(1)/.installed-$(3)
+endef
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,test)
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
+	@touch $@
+
+$(OLDEST)/.installed-test: pyproject.toml constraints-oldest.txt
+	$(call install,$(OLDEST),constraints-oldest.txt,test)
+
+sweep: $(VENV)/.installed-test
+	@$(BIN)/python -m profiler.sweep $(ARGS)
+
+test: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+compat: $(OLDEST)/.installed-test
+	$(OLDEST)/bin/python -m pytest tests/compat $(ARGS)
+
+reports: $(VENV)/.installed-test
+	@for folder in reports/*/records; do \
+		[ -d "$$folder" ] || continue; \
+		$(BIN)/python -m profiler.report "$${folder%/records}" || exit; \
+	done
+
+clean:
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

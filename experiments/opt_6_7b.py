@@ -1,0 +1,44 @@
+"""OPT-6.7B: full fine-tuning, LoRA, QLoRA, P-tuning and their like on three GPUs.
+
+The published column gives neither batch nor length; both are constants here.
+"""
+
+from __future__ import annotations
+
+from profiler import RunSpec
+
+BATCH_SIZE = 1
+SEQ_LEN = 512
+
+DEVICES = ("rtx-4090", "l40s", "a100-80gb")
+
+LORA = "lora_alpha=16,lora_dropout=0.05,target_modules=q_proj+v_proj"
+QLORA = "r=64,lora_alpha=16,lora_dropout=0.1,target_modules=q_proj+k_proj+v_proj+out_proj"
+
+METHODS = (
+    "full",
+    f"lora:r=8,{LORA}",
+    f"lora:r=64,{LORA}",
+    f"qlora:{QLORA}",
+    "p-tuning",
+    "prompt-tuning",
+    "ia3",
+    "bitfit",
+)
+
+
+def study(quick: bool = False) -> list[RunSpec]:
+    """Every method on every GPU; quick: OPT-125M on one."""
+    model, devices = ("opt-125m", DEVICES[:1]) if quick else ("opt-6.7b", DEVICES)
+    return [
+        RunSpec(
+            model=model,
+            method=method,
+            compute_dtype="float16" if method.startswith("qlora") else None,
+            batch_size=BATCH_SIZE,
+            seq_len=SEQ_LEN,
+            device=device,
+        )
+        for method in METHODS
+        for device in devices
+    ]

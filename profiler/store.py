@@ -1,0 +1,108 @@
+"""Records on disk: one JSON file per cell, written whole or not at all.
+
+A file is named by the cell's id and the fingerprint of the environment that made it, so that two
+versions of a library never share a record.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from profiler.errors import StoreError
+from profiler.files import replace_file
+from profiler.record import Record
+
+#: What an id or a fingerprint may look like: it becomes a file's name and never leaves the folder.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,119}")
+
+
+class Store:
+    """The records under `folder/records/`.
+
+    Raises:
+        StoreError: from every method, one line, when the folder or a file in it cannot be read
+            or written.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.records = self.folder / "records"
+
+    def path(self, id: str, fingerprint: str) -> Path:
+        """The file that holds (or would hold) a cell's record."""
+        for name, value in (("id", id), ("fingerprint", fingerprint)):
+            if not _NAME.fullmatch(value):
+                raise StoreError(f"{value!r} cannot be the {name} of a stored record")
+        return self.records / f"{id}.{fingerprint}.json"
+
+    def prepare(self) -> None:
+        """Make the folder and see that it can be written, before hours of work rely on it."""
+        with _said(f"cannot write in {self.records}"):
+            self.records.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.records):
+                pass
+
+    def get(self, id: str, fingerprint: str) -> Record | None:
+        """The record of a cell, or None if there is none."""
+        path = self.path(id, fingerprint)
+        record = _read(path)
+        if record is not None and record.id != id:
+            raise StoreError(f"{path}: holds the record of another cell, {record.id!r}")
+        return record
+
+    def put(self, record: Record) -> Path:
+        """Write a record in place of the cell's earlier one."""
+        path = self.path(record.id, str(record.environment.get("fingerprint", "")))
+        # A path typed with bytes that are no UTF-8 becomes a JSON escape.
+        data = record.to_json().encode("utf-8", "backslashreplace")
+        with _said(f"cannot write {path}"):
+            replace_file(path, data)
+        return path
+
+    def all(self, problems: list[str] | None = None) -> list[Record]:
+        """Every record, in the order of the files' names.
+
+        Args:
+            problems: Takes one line for each file that cannot be read; the others are returned.
+                Without it the first such file is an error.
+        """
+        with _said(f"no records in {self.folder}"):
+            names = sorted(name for name in os.listdir(self.records) if name.endswith(".json"))
+        records = []
+        for name in names:
+            try:
+                record = _read(self.records / name)
+            except StoreError as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+                continue
+            if record is not None:  # else it was removed just now
+                records.append(record)
+        return records
+
+
+def _read(path: Path) -> Record | None:
+    with _said(f"cannot read {path}"):
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    try:
+        return Record.from_json(text)
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from None
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Turn the system's errors into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{what}: {error.strerror or error}") from None

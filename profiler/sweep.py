@@ -1,0 +1,223 @@
+"""`python -m profiler.sweep [STUDY] [flags]`: profile the cells of a study or of a grid.
+
+Data goes to stdout, progress and warnings to stderr. Heavy imports wait until there is a cell to
+run, so that `--help` and wrong usage answer at once.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from profiler import flags, grid, studies
+from profiler.errors import ProfilerError, UsageError
+from profiler.lines import one_line
+from profiler.spec import RunSpec
+
+if TYPE_CHECKING:
+    from profiler.record import Record
+    from profiler.runner import Outcome, Task
+    from profiler.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1, 2 or 130."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):  # a path may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _sweep(arguments)
+    except SystemExit as done:  # --help, --version
+        _to_stdout(lambda: None)
+        return int(done.code or 0)
+    except ProfilerError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted; the cells that were done are kept")
+        return 130
+    except OSError as error:
+        _say(f"error: {error}")
+        return 1
+
+
+def _sweep(arguments: Sequence[str]) -> int:
+    request = flags.parse(arguments)
+    title, specs = _cells(request)
+    output = request.output or Path("reports", _name(request))
+
+    from profiler.noise import hush
+    from profiler.resolve import check
+
+    for spec in specs:
+        check(spec)
+    hush()
+
+    from profiler import runner
+    from profiler.executors.local import start_server
+    from profiler.store import Store
+
+    if min(request.workers, len(specs)) > 1 and not request.dry_run:
+        start_server(warm=True)
+    tasks = runner.plan(specs)
+    store = Store(output)
+    if request.dry_run:
+        _to_stdout(lambda: _list(tasks, store, request.format))
+        return 0
+    store.prepare()
+    outcomes = _run(tasks, store, request)
+    records = [one.record for one in outcomes if one.record is not None]
+    if records:
+        varying = grid.varying([task.spec for task in tasks])
+        _to_stdout(lambda: _show(records, varying, request.format))
+        page = _report(records, output, title, arguments)
+        if request.format == "table":
+            _to_stdout(lambda: print(f"report: {page}"))
+        elif not request.quiet:
+            _say(f"report: {page}")
+    wrong = [one for one in outcomes if one.usage_error]
+    if wrong:
+        more = f", and {len(wrong) - 1} more cells" if len(wrong) > 1 else ""
+        cell = f" (in {grid.label(wrong[0].task.spec)}{more})" if len(tasks) > 1 else ""
+        raise UsageError(wrong[0].usage_error + cell)
+    complete = all(record.answered for record in records) and all(one.kept for one in outcomes)
+    return 0 if complete else 1
+
+
+def _cells(request: flags.Request) -> tuple[str, list[RunSpec]]:
+    """The title and the cells of what was asked for."""
+    if request.study is None and "model" in request.fields:
+        if request.quick:
+            raise UsageError("--quick is a study's small version; name a study or leave it out")
+        title, specs = "Sweep", grid.span(request.fields)
+    else:
+        study = studies.load(request.study or studies.DEFAULT, quick=request.quick)
+        title, specs = study.title, grid.override(study.cells, request.fields)
+    if request.filter is None:
+        return title, specs
+    chosen = grid.matching(request.filter, specs)
+    if not chosen:
+        raise UsageError(
+            f"--filter {request.filter!r} leaves none of the {len(specs)} cells; "
+            f"the first is labelled {grid.label(specs[0])!r}"
+        )
+    return title, chosen
+
+
+def _name(request: flags.Request) -> str:
+    """Name of the default output folder."""
+    if request.study is None:
+        return "sweep" if "model" in request.fields else studies.DEFAULT
+    return Path(request.study).stem
+
+
+def _run(tasks: Sequence[Task], store: Store, request: flags.Request) -> list[Outcome]:
+    """Run the tasks, showing progress; the outcomes in the tasks' order."""
+    from contextlib import closing
+
+    from profiler.runner import run_tasks
+    from profiler.terminal import Watch
+
+    ended: dict[int, Outcome] = {}
+    with Watch(len(tasks), quiet=request.quiet) as watch:
+        outcomes = run_tasks(
+            tasks,
+            store,
+            workers=request.workers,
+            overwrite=request.overwrite,
+            retry_failed=request.retry_failed,
+            warn=watch.warn,
+            started=watch.started,
+        )
+        with closing(outcomes):
+            for outcome in outcomes:
+                ended[id(outcome.task)] = outcome
+                watch.ended(outcome)
+    return [ended[id(task)] for task in tasks]
+
+
+def _show(records: Sequence[Record], varying: Sequence[str], format: str) -> None:
+    if format == "json":
+        print("[" + ",\n".join(record.to_json() for record in records) + "]")
+    elif format == "csv":
+        from profiler.export import csv
+
+        csv.write(records, sys.stdout)
+    else:
+        from profiler import terminal
+
+        heading = terminal.heading(records, varying)
+        table = terminal.table(records, varying)
+        print(terminal.text(sys.stdout, heading, table), end="")
+
+
+def _list(tasks: Sequence[Task], store: Store, format: str) -> None:
+    """The cells of a dry run."""
+    from profiler.runner import stored
+
+    rows = [
+        (grid.label(task.spec), task.id or "-", stored(task, store)[0] is not None)
+        for task in tasks
+    ]
+    if format == "json":
+        keys = ("label", "id", "stored", "spec")
+        full = [(*row, task.spec.to_dict()) for row, task in zip(rows, tasks, strict=True)]
+        print(json.dumps([dict(zip(keys, row, strict=True)) for row in full], indent=1))
+    elif format == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(("label", "id", "stored"))
+        writer.writerows(rows)
+    else:
+        from profiler import terminal
+
+        print(terminal.text(sys.stdout, terminal.cells(rows)), end="")
+
+
+def _report(records: Sequence[Record], output: Path, title: str, arguments: Sequence[str]) -> Path:
+    from profiler import report
+
+    command = shlex.join(["python", "-m", "profiler.sweep", *arguments])
+    return report.build(list(records), output, title=title, command=command)
+
+
+def _to_stdout(write: Callable[[], None]) -> None:
+    """Write and flush. A reader that went away (`| head`) is no error: it has what it wanted."""
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(text: str) -> None:
+    """One line on stderr, whatever the text holds."""
+    print(f"profiler.sweep: {one_line(text.strip())}", file=sys.stderr)
+
+
+class _Interrupted(KeyboardInterrupt):
+    """Ctrl-C. A plain KeyboardInterrupt that passes through code which C has called (an import
+    inside numpy, say) makes Python end by the signal whatever exit status is asked for."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise _Interrupted
+
+
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""What holds of every record with a result."""
+
+from __future__ import annotations
+
+from profiler.analysis.memory import MODULE_COLUMNS
+from profiler.record import Record
+
+
+def check_invariants(record: Record) -> None:
+    memory = record.memory
+    assert memory.peak_allocated is not None
+    assert memory.peak_allocated > 0
+    assert sum(memory.at_peak.values()) == memory.peak_allocated
+    assert all(value >= 0 for value in memory.at_peak.values())
+    assert max(memory.phases.values()) == memory.peak_allocated
+    assert memory.after_step_allocated is not None
+    assert memory.after_step_allocated <= memory.peak_allocated
+    if memory.peak_reserved is not None:
+        assert memory.peak_reserved >= memory.peak_allocated
+    for column, categories in MODULE_COLUMNS.items():
+        held = sum(row[column] for row in memory.modules.values())
+        assert held == sum(memory.at_peak[category] for category in categories)
+    assert memory.timeline is not None
+    points = [sum(point) for point in zip(*memory.timeline.allocated.values(), strict=True)]
+    assert max(points) == memory.peak_allocated
+    assert len(points) <= 2000
+    assert record.flops is not None
+    assert sum(record.flops.phases.values()) == record.flops.total
+    assert record.params is not None
+    assert 0 < record.params.trainable <= record.params.total
+    if record.time is not None:
+        assert record.time.source == "predicted"
+        assert record.time.step == pytest_approx(sum(record.time.phases.values()))
+        kernels = sum(kernel.seconds for kernel in record.time.kernels)
+        assert record.time.step == pytest_approx(kernels)
+
+
+def pytest_approx(value: float) -> object:
+    import pytest
+
+    return pytest.approx(value, rel=1e-9)

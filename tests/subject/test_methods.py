@@ -1,0 +1,138 @@
+"""Parameter counts to the unit, and what a method says when it cannot be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from profiler.errors import NotBuiltError, UsageError
+from profiler.resolve import resolve
+from profiler.spec import RunSpec
+from profiler.subject.subject import build
+
+#: BLOOM-1.4B zh: (method, trainable, total), as published in the tutorial series that adapts
+#: Langboat/bloom-1b4-zh with each method of peft.
+BLOOM = [
+    ("bitfit", 544_768, 1_303_111_680),
+    ("prompt-tuning:num_virtual_tokens=10", 20_480, 1_303_132_160),
+    (
+        "p-tuning:num_virtual_tokens=10,encoder_hidden_size=1024",
+        5_267_456,
+        1_308_379_136,
+    ),
+    ("prefix-tuning:num_virtual_tokens=10", 983_040, 1_304_094_720),
+    (
+        "prefix-tuning:num_virtual_tokens=10,prefix_projection=true,encoder_hidden_size=2048",
+        205_641_728,
+        1_508_753_408,
+    ),
+    (
+        'lora:r=8,target_modules=".*\\\\.1.*query_key_value",modules_to_save=["word_embeddings"]',
+        95_225_856,
+        1_398_337_536,
+    ),
+    ("ia3", 344_064, 1_303_455_744),
+]
+
+#: huggingface/peft, method_comparison/MetaMathQA, Llama-3.2-3B: (config, trainable, total).
+LLAMA = [
+    ({"peft_type": "LORA", "r": 32, "lora_alpha": 64}, 9_175_040, 3_221_924_864),
+    ({"peft_type": "LORA", "r": 32, "lora_alpha": 64, "use_dora": True}, 9_289_728, 3_222_039_552),
+    (
+        {"peft_type": "P_TUNING", "num_virtual_tokens": 20, "encoder_hidden_size": 3072},
+        28_382_208,
+        3_241_132_032,
+    ),
+    ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 200}, 614_400, 3_213_364_224),
+    ({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 200}, 11_468_800, 3_224_218_624),
+]
+
+
+@pytest.mark.parametrize(("method", "trainable", "total"), BLOOM)
+def test_counts_of_bloom(method: str, trainable: int, total: int) -> None:
+    params = build(resolve(RunSpec(model="bloom-1b4-zh", method=method))).params
+    assert (params.trainable, params.total) == (trainable, total)
+
+
+@pytest.mark.parametrize(("config", "trainable", "total"), LLAMA)
+def test_counts_of_adapter_configs(
+    tmp_path: Path, config: dict[str, object], trainable: int, total: int
+) -> None:
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({"task_type": "CAUSAL_LM", **config}))
+    params = build(resolve(RunSpec(model="llama-3.2-3b", method=str(file)))).params
+    assert (params.trainable, params.total) == (trainable, total)
+
+
+def test_a_quantised_model_counts_the_numbers_it_stands_for() -> None:
+    plain = build(resolve(RunSpec(model="opt-125m", method="lora"))).params
+    packed = build(resolve(RunSpec(model="opt-125m", method="lora", quantization="nf4"))).params
+    assert packed == plain
+
+
+def test_qlora_adapts_the_attention_of_every_family() -> None:
+    for model, expected in {
+        "opt-125m": {"q_proj", "k_proj", "v_proj", "out_proj"},
+        "llama-3.2-1b": {"q_proj", "k_proj", "v_proj", "o_proj"},
+        "gpt2": {"c_attn", "c_proj"},
+        "bloom-560m": {"query_key_value", "dense"},
+    }.items():
+        subject = build(resolve(RunSpec(model=model, method="qlora")))
+        adapted = {name.split(".lora_")[0].rpartition(".")[2] for name in subject.adapter_names}
+        assert adapted == expected
+        assert not any("mlp" in name for name in subject.adapter_names)
+
+
+def test_bitfit_on_a_model_without_biases_is_unsupported_with_the_reason() -> None:
+    cell = resolve(RunSpec(model="llama-3.2-1b", method="bitfit"))
+    assert "LlamaForCausalLM" in cell.unsupported
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("loraa", "did you mean lora"),
+        ("lora:rr=8", "did you mean r"),
+        ("lora:r=0", "integer of 1 or more"),
+        ("lora:r=x", "integer of 1 or more"),
+        ("lora:r", "KEY=VALUE"),
+        ("lora:r=8,r=8", "given twice"),
+        ("lora:target_modules=nope", "matches no module of OPTForCausalLM"),
+        ("lora:target_modules=nope+no", "matches no module of OPTForCausalLM"),
+        ('lora:target_modules=["q_proj"', "no JSON"),
+        ('lora:target_modules="("', "no regular expression"),
+        ("full:r=8", "no option"),
+        ("./nowhere.json", "no adapter config"),
+    ],
+)
+def test_a_wrong_method_is_one_line(method: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as raised:
+        resolve(RunSpec(model="opt-125m", method=method))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", UsageError),
+        ("[1]", UsageError),
+        ("{", UsageError),
+        ('{"r": 8}', UsageError),
+        ('{"peft_type": 3}', UsageError),
+        ('{"peft_type": "LORAX"}', UsageError),
+        ('{"peft_type": "LORA", "no_such_option": 1}', UsageError),
+        ('{"peft_type": "LORA", "target_modules": ["nope"]}', UsageError),
+        ('{"peft_type": "SHIRA"}', NotBuiltError),
+    ],
+)
+def test_a_malformed_adapter_config_is_refused(
+    tmp_path: Path, text: str, error: type[UsageError]
+) -> None:
+    file = tmp_path / "adapter_config.json"
+    file.write_text(text)
+    with pytest.raises(error) as raised:
+        resolve(RunSpec(model="opt-125m", method=str(file)))
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path) not in str(raised.value)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from profiler.errors import NotBuiltError, UsageError
+from profiler.resolve import check, resolve
+from profiler.spec import RunSpec
+
+
+def identity(**fields: object) -> str:
+    return resolve(RunSpec(**{"model": "opt-125m", **fields})).id.rpartition("-")[2]  # type: ignore[arg-type]
+
+
+def test_two_ways_to_say_the_same_run_are_one_cell() -> None:
+    assert identity() == identity(method="lora:r=16") == identity(stack="trainer", loop="trainer")
+    assert identity() == identity(attention="sdpa", optimizer="adamw-fused", quantization="none")
+    assert identity(method="qlora") == identity(
+        method="qlora", quantization="nf4-dq", kbit_prepare="peft", optimizer="paged-adamw-32bit"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "opt-350m"},
+        {"method": "lora:r=8"},
+        {"seq_len": 512},
+        {"device": "t4"},
+        {"stack": "script"},
+        {"model_override": ("vocab_size=1000",)},
+        {"seed": 1},
+    ],
+)
+def test_another_run_is_another_cell(change: dict[str, object]) -> None:
+    assert identity(**change) != identity()
+
+
+def test_a_path_counts_by_its_content(tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"]}
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    first.write_text(json.dumps(config))
+    second.write_text(json.dumps({**config, "base_model_name_or_path": "elsewhere"}))
+    assert identity(method=str(first)) == identity(method=str(second))
+    cell = resolve(RunSpec(model="opt-125m", method=str(first)))
+    assert cell.record_spec["method"]["label"] == "a"
+    assert str(tmp_path) not in json.dumps(cell.record_spec)
+
+
+def test_every_field_is_resolved() -> None:
+    spec = resolve(RunSpec(model="opt-125m", method="qlora")).record_spec
+    left_open = [key for key, value in spec.items() if value is None]
+    assert left_open == ["lengths", "parallelism"]
+    assert spec["method"]["config"]["r"] == 64
+    assert spec["compute_dtype"] == "bfloat16"
+
+
+def test_the_stack_decides_and_a_flag_wins() -> None:
+    script = resolve(RunSpec(model="opt-125m", stack="script")).spec
+    assert (script.loop, script.optimizer, script.use_cache) == ("script", "adamw", True)
+    trainer = resolve(RunSpec(model="opt-125m", stack="trainer")).spec
+    assert (trainer.loop, trainer.optimizer, trainer.use_cache) == ("trainer", "adamw-fused", False)
+    given = resolve(RunSpec(model="opt-125m", stack="script", loop="trainer", use_cache=False)).spec
+    assert (given.loop, given.use_cache) == ("trainer", False)
+    checkpointed = resolve(RunSpec(model="opt-125m", stack="script", checkpointing="reentrant"))
+    assert checkpointed.spec.use_cache is False
+
+
+def test_attention_is_the_one_the_model_gets() -> None:
+    assert resolve(RunSpec(model="opt-125m")).spec.attention == "sdpa"
+    assert resolve(RunSpec(model="bloom-560m")).spec.attention == "eager"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"device": "rtx-409"}, "did you mean rtx-4090"),
+        ({"optimizer": "adam"}, "did you mean adamw"),
+        ({"seq_len": 4096}, "2048 positions"),
+        ({"method": "prompt-tuning", "seq_len": 2040}, "20 virtual tokens"),
+        ({"padded": True, "seq_len": 1}, "at least 2"),
+        ({"alloc_conf": "expandable_segments"}, "expandable_segments"),
+        ({"attention": "flash_attention_2", "weights_dtype": "float32"}, "16-bit"),
+        ({"model": "bloom-560m", "attention": "sdpa"}, "does not support"),
+    ],
+)
+def test_wrong_values_are_one_line(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as raised:
+        resolve(RunSpec(**{"model": "opt-125m", **fields}))  # type: ignore[arg-type]
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"method": "lora&ia3"}, {"method": "./mine.py:Mine"}, {"device": "cpu"}]
+)
+def test_what_is_not_built_is_refused_by_name(fields: dict[str, str]) -> None:
+    with pytest.raises(NotBuiltError, match="not built yet"):
+        check(RunSpec(**{"model": "opt-125m", **fields}))  # type: ignore[arg-type]
