@@ -59,8 +59,8 @@ def _simulate(cell: Cell, record: Record) -> None:
     record.memory = memory.analyse(trace, level)
     record.flops = flops.analyse(trace)
     record.approximations = list(trace.approximations)
-    record.status = "ok"
     if device is None:
+        record.status = "ok"
         return
     tokens = spec.batch_size * spec.seq_len * spec.grad_accumulation
     record.time = roofline.predict(trace, device, tokens)
@@ -72,6 +72,7 @@ def _simulate(cell: Cell, record: Record) -> None:
     record.fits = Fits(
         capacity=device.memory_bytes, headroom=device.memory_bytes - result.device_total
     )
+    record.status = "ok"
     if level.oom is not None:
         block = trace.blocks[trace.events[level.oom.event] - 1]
         record.status = "oom"

@@ -1,4 +1,4 @@
-"""Resolution: from what a person typed to values. Presets, stack's defaults and paths become content.
+"""Resolution: what a person typed becomes values, and presets, defaults and paths content.
 
 A resolved cell has no open field; its id is a hash of content, so that two ways of saying the same
 run (a preset or its options, a default or the flag) are one cell.
@@ -249,7 +249,7 @@ def _options(text: str, label: str) -> dict[str, Any]:
         value, _, rest = rest.partition(",")
         if not value:
             raise UsageError(f"--method {label!r}: option {key!r} has no value")
-        options[key] = [part for part in value.split("+")] if "+" in value else _scalar(value)
+        options[key] = value.split("+") if "+" in value else _scalar(value)
     return options
 
 

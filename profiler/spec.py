@@ -1,4 +1,4 @@
-"""RunSpec: one cell of a study, as a person states it. `profiler.resolve` fills in what is left open."""
+"""RunSpec: one cell of a study, as a person states it; `profiler.resolve` fills in what is open."""
 
 from __future__ import annotations
 
@@ -177,7 +177,8 @@ class RunSpec:
     device: str = field(
         default="rtx-4090",
         metadata=_option(
-            "cpu or cuda: measured; a GPU's name: simulated; sim:cpu: simulated as this CPU"
+            "cpu or cuda: measured; a GPU's name: simulated; sim:cpu: simulated as this CPU",
+            grid=True,
         ),
     )
     steps: int = field(

@@ -130,9 +130,7 @@ def _largest(trace: Trace, level: Levels, alive: list[int]) -> list[Holder]:
 
 
 def _modules(trace: Trace, level: Levels, alive: list[int]) -> dict[str, dict[str, int]]:
-    columns = {
-        category: column for column, summed in MODULE_COLUMNS.items() for category in summed
-    }
+    columns = {category: column for column, summed in MODULE_COLUMNS.items() for category in summed}
     modules: dict[str, dict[str, int]] = {}
     for number in alive:
         block = trace.blocks[number]
@@ -143,9 +141,7 @@ def _modules(trace: Trace, level: Levels, alive: list[int]) -> dict[str, dict[st
     return dict(sorted(modules.items()))
 
 
-def _timeline(
-    trace: Trace, level: Levels, window: list[tuple[str, int, int]], at: int
-) -> Timeline:
+def _timeline(trace: Trace, level: Levels, window: list[tuple[str, int, int]], at: int) -> Timeline:
     """The first measured step, thinned; in each stretch the highest point stays."""
     one_step = window[: _first_step_length(window)]
     start, end = one_step[0][1], one_step[-1][2]

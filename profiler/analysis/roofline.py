@@ -34,7 +34,9 @@ def predict(trace: Trace, device: Device, tokens: int) -> Time:
             continue
         seconds = op.nbytes / device.memory_bandwidth
         if op.flops:
-            seconds = max(seconds, op.flops / device.peak_flops(op.dtype if op.dtype in _RATED else "float32"))
+            seconds = max(
+                seconds, op.flops / device.peak_flops(op.dtype if op.dtype in _RATED else "float32")
+            )
         phases[op.phase] += seconds
         key = (op.phase, op.name)
         kernel = kernels.get(key)

@@ -1,8 +1,8 @@
 """The engine's own additions: where gradients of one tensor meet, torch adds in place if it can.
 
 `can_accumulate_inplace` (torch/csrc/autograd/input_buffer.cpp) does so when nothing else refers to
-one of the two, but never while a dispatch mode is active. A tracker is one, so the tracker decides
-as the engine would have, by the same counts.
+the gradient that came first, but never while a dispatch mode is active. A tracker is one, so the
+tracker decides as the engine would have, by the same counts.
 """
 
 from __future__ import annotations
@@ -29,27 +29,21 @@ def counts(args: tuple[Any, ...], index: int) -> Counts:
     )
 
 
-def target(args: tuple[Any, ...], alone: Counts) -> int | None:
-    """Which of the two the engine would add into, None if it would make a third tensor.
+def in_place(args: tuple[Any, ...], alone: Counts) -> bool:
+    """Whether the engine would do this `aten.add.Tensor` of a backward in the first argument.
 
-    None as well if the addition is not the engine's: a Python caller would hold references, too.
-    No tensor is bound to a name here, since that would be a reference more.
+    Not if something else refers to it or to its storage, nor if the addition is not the engine's:
+    a Python caller would hold references, too. No tensor is bound to a name here, since that would
+    be a reference more.
 
     Args:
-        args: the arguments of an `aten.add.Tensor` in a backward.
         alone: the counts of a gradient that only the engine holds (`held_by_engine_alone`).
     """
     if not (isinstance(args[0], torch.Tensor) and isinstance(args[1], torch.Tensor)):
-        return None
+        return False
     if args[0].shape != args[1].shape or args[0].dtype != args[1].dtype:
-        return None
-    owners = [counts(args, index) for index in (0, 1)]
-    if any(owner[1] != alone[1] for owner in owners):
-        return None
-    for index, owner in enumerate(owners):
-        if owner == alone and args[index].is_contiguous():
-            return index
-    return None
+        return False
+    return counts(args, 0) == alone and args[0].is_contiguous()
 
 
 @functools.cache

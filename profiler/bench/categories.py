@@ -17,6 +17,9 @@ A block has one category for its whole life: a buffer that ends as a parameter's
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import pairwise
+
 from profiler.bench.tracker import UNDECIDED, StorageTracker
 
 
@@ -54,13 +57,11 @@ def _ends_of_forwards(tracker: StorageTracker) -> list[int]:
     marks = tracker.trace.marks
     return [
         after.event
-        for before, after in zip(marks, marks[1:], strict=False)
+        for before, after in pairwise(marks)
         if before.phase == "forward" and after.phase != "forward"
     ]
 
 
 def _next(ends: list[int], index: int, never: int) -> int:
-    from bisect import bisect_right
-
     position = bisect_right(ends, index)
     return ends[position] if position < len(ends) else never

@@ -29,6 +29,8 @@ _FACTORIES = frozenset(
         aten.scalar_tensor.default,
     }
 )
+#: One random number decides, too (OPT's layer drop before transformers 4.50).
+_DRAWS = frozenset({aten.rand.default})
 _SCALARS = frozenset({aten._local_scalar_dense.default, aten.is_nonzero.default})
 
 
@@ -38,9 +40,9 @@ class Shadows:
     def __init__(self) -> None:
         self.enabled = True
 
-    def attach(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
+    def attach(self, tensor: Any, value: torch.Tensor) -> None:
         """Say that the fake `tensor` has the values of the real `value`."""
-        tensor._shadow = value  # type: ignore[attr-defined]
+        tensor._shadow = value
 
     def scalar(self, func: Any, args: tuple[Any, ...]) -> tuple[Any] | None:
         """The answer to `.item()` or `bool()` of a tensor with a shadow, in a tuple."""
@@ -62,18 +64,19 @@ class Shadows:
         elif isinstance(first, (list, tuple)) and first and isinstance(first[0], torch.Tensor):
             if getattr(first[0], "_shadow", None) is None:
                 return
-        elif func not in _FACTORIES:
+        elif func not in _FACTORIES and not (func in _DRAWS and out.numel() == 1):
             return
         if not isinstance(out, torch.Tensor):
             return
+        target: Any = out
         if out.numel() > LIMIT:
             if out is first:
-                out._shadow = None  # type: ignore[attr-defined]
+                target._shadow = None
             return
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         if any(getattr(tensor, "_shadow", None) is None for tensor in tensors):
             if out is first:  # written to with values that are not known
-                out._shadow = None  # type: ignore[attr-defined]
+                target._shadow = None
             return
         real_args, real_kwargs = tree_map_only(
             torch.Tensor, lambda tensor: tensor._shadow, (args, kwargs)
@@ -81,4 +84,4 @@ class Shadows:
         if real_kwargs.get("device") is not None:
             real_kwargs = {**real_kwargs, "device": torch.device("cpu")}
         with no_dispatch():
-            out._shadow = func(*real_args, **real_kwargs)  # type: ignore[attr-defined]
+            target._shadow = func(*real_args, **real_kwargs)

@@ -1,4 +1,4 @@
-"""The simulated bench: the real step of the real libraries, on fake tensors, as a named GPU runs it."""
+"""The simulated bench: the libraries' own step on fake tensors, as a named GPU would run it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
     trace = Trace(cuda=device is not None, source="simulated")
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     model = subject.model
+    torch.manual_seed(spec.seed)
     with ExitStack() as stack:
         fakes.fill(model, mode)
         shadows = Shadows()
@@ -147,7 +148,7 @@ def _fake_maps(
     maps = getattr(optimizer, "name2qmap", None)
     if maps:
         fake = {name: mode.from_tensor(tensor) for name, tensor in maps.items()}
-        optimizer.name2qmap = fake  # type: ignore[attr-defined]
+        optimizer.name2qmap = fake
         for tensor in fake.values():
             tracker.register(tensor, "optimizer_state", "", "quantization_map")
 
@@ -165,12 +166,12 @@ def _values_are_known() -> Iterator[None]:
     for name, module in list(sys.modules.items()):
         if name.startswith("transformers") and "is_tracing" in vars(module or {}):
             replaced.append((module, vars(module)["is_tracing"]))
-            module.is_tracing = lambda tensor=None: False  # type: ignore[attr-defined]
+            vars(module)["is_tracing"] = lambda tensor=None: False
     try:
         yield
     finally:
         for module, function in replaced:
-            module.is_tracing = function  # type: ignore[attr-defined]
+            vars(module)["is_tracing"] = function
 
 
 def _tensors(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:

@@ -130,7 +130,7 @@ class StorageTracker(TorchDispatchMode):
     def role(
         self, tensor: torch.Tensor, category: str, over: frozenset[str], module: str | None = None
     ) -> None:
-        """Give a live storage a category (and a module), unless it has one that is not in `over`."""
+        """Give a live storage a category (and a module), unless it has one not in `over`."""
         ref = self._live.get(tensor.untyped_storage()._cdata)
         if ref is not None and ref.block >= 0:
             block = self.trace.blocks[ref.block]
@@ -195,9 +195,9 @@ class StorageTracker(TorchDispatchMode):
             func is accumulation.ADD
             and self.current_phase == "backward"
             and not kwargs
-            and (index := accumulation.target(args, self._alone)) is not None
+            and accumulation.in_place(args, self._alone)
         ):
-            out = args[index].add_(args[1 - index])
+            out = args[0].add_(args[1])
         else:
             out = func(*args, **kwargs)
         self.shadows.follow(func, args, kwargs, out)

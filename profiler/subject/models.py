@@ -145,7 +145,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _from_hub(model: str) -> dict[str, Any]:
-    """The config of a Hub id, from the local cache if it is there. Code of a repository never runs."""
+    """The config of a Hub id, from the local cache first. A repository's code never runs."""
     from transformers import PretrainedConfig
 
     reason = ""

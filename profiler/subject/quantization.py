@@ -1,4 +1,4 @@
-"""4-bit weights, packed by bitsandbytes' own code on the meta device, so that every size is its own."""
+"""4-bit weights, packed on the meta device by bitsandbytes' own code: every size is its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quantize(model: PreTrainedModel, quantization: str, *, compute_dtype: torch.
     quantizer.preprocess_model(model, device_map=None, keep_in_fp32_modules=[])
     _pack(model)
     quantizer.postprocess_model(model)
-    model.is_loaded_in_4bit = True  # type: ignore[assignment]
+    model.is_loaded_in_4bit = True
 
 
 def quant_state_tensors(parameter: torch.Tensor) -> Iterator[tuple[str, torch.Tensor, Any]]:

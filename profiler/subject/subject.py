@@ -33,7 +33,7 @@ class Subject:
 
 
 def build(cell: Cell) -> Subject:
-    """Build a cell's subject on the meta device, as its stack would: load, quantise, prepare, adapt.
+    """Build a cell's subject on the meta device: load, quantise, prepare, adapt, as its stack does.
 
     Raises:
         UsageError, UnsupportedError: see `profiler.resolve`.
@@ -48,7 +48,8 @@ def build(cell: Cell) -> Subject:
     counts = {id(parameter): parameter.numel() for parameter in model.parameters()}
     base_total = sum(counts.values())
     if spec.quantization != "none":
-        assert spec.quantization is not None and spec.compute_dtype is not None
+        assert spec.quantization is not None
+        assert spec.compute_dtype is not None
         quantize(model, spec.quantization, compute_dtype=getattr(torch, spec.compute_dtype))
     if spec.kbit_prepare == "peft":
         import peft
@@ -78,7 +79,9 @@ def build(cell: Cell) -> Subject:
     adapted.train()
 
     added = {
-        name: parameter for name, parameter in adapted.named_parameters() if id(parameter) not in base
+        name: parameter
+        for name, parameter in adapted.named_parameters()
+        if id(parameter) not in base
     }
     added_total = sum(parameter.numel() for parameter in added.values())
     trainable = sum(

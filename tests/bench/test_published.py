@@ -1,7 +1,7 @@
 """Simulated against measured by others on a real T4.
 
 fitcheck-llm 0.2.0 (PyPI; github.com/Anassbzdd/fitcheck, fitcheck.ipynb and scripts/measure.py):
-QLoRA nf4 r32 on q, k, v, o, float16, k-bit preparation, non-reentrant checkpointing, torch.optim.AdamW,
+QLoRA nf4 r32 on q, k, v, o, float16, k-bit preparation, non-reentrant checkpointing, torch's AdamW,
 one measured step after a warm-up; `torch.cuda.max_memory_allocated` by phase, in MiB.
 """
 

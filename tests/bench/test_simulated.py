@@ -81,9 +81,7 @@ def test_loops_differ_by_what_stays_bound(models: dict[str, str]) -> None:
         loop: simulated(models["llama"], stack="script", loop=loop, use_cache=False).memory
         for loop in ("trainer", "step-function", "script")
     }
-    trainer, function, script = (
-        peaks[loop] for loop in ("trainer", "step-function", "script")
-    )
+    trainer, function, script = (peaks[loop] for loop in ("trainer", "step-function", "script"))
     # Outputs that outlive the backward are there in the optimizer step; a script's until the next.
     assert function.phases["optimizer"] > trainer.phases["optimizer"]
     assert script.after_step_allocated is not None
@@ -110,7 +108,7 @@ def test_checkpointing_trades_activations_for_recomputation(models: dict[str, st
 
 def test_flops_of_frozen_weights_have_no_weight_gradient(models: dict[str, str]) -> None:
     """Full: the backward is twice the forward (input and weight gradients), but for the first
-    layer's input; LoRA: about once (attention's own is 2.5 times), since frozen weights need none."""
+    layer's input; LoRA: about once (attention's own is 2.5 times): frozen weights need none."""
     full = simulated(models["opt"], method="full", seq_len=128).flops
     lora = simulated(models["opt"], method="lora:r=1", seq_len=128).flops
     assert full is not None
@@ -163,5 +161,5 @@ def test_accumulation_adds_no_gradients(models: dict[str, str]) -> None:
     assert twice.flops is not None
     assert once.flops is not None
     assert twice.flops.phases["forward"] == 2 * once.flops.phases["forward"]
-    assert 0 < once.memory.at_peak["gradients"]
+    assert once.memory.at_peak["gradients"] > 0
     assert twice.memory.phases["optimizer"] == once.memory.phases["optimizer"]

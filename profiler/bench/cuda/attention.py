@@ -64,9 +64,9 @@ def can_use_flash(request: Request, capability: tuple[int, int]) -> bool:
     if not (head == request.key.size(-1) == request.value.size(-1) and head <= 256):
         return False
     narrow = (8, 6) <= capability <= (8, 9) or (12, 0) <= capability <= (12, 1)
-    if request.requires_grad and narrow and head > 192:
-        if not (request.dropout == 0 and head > 224):
-            return False
+    trains = head <= 192 or (request.dropout == 0 and head > 224)
+    if request.requires_grad and narrow and not trains:
+        return False
     if request.causal and query.size(-2) != request.key.size(-2):
         return False
     if not request.same_heads and not request.gqa:

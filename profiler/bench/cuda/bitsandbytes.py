@@ -28,7 +28,9 @@ def register_flops() -> None:
         return
 
     @register_flop_formula(packet, get_raw=True)
-    def gemm_4bit(a: Any, b: Any, shape: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> int:
+    def gemm_4bit(
+        a: Any, b: Any, shape: Any, *args: Any, out_val: Any = None, **kwargs: Any
+    ) -> int:
         return 2 * a.numel() * int(shape[0])
 
 

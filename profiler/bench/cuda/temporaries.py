@@ -65,9 +65,7 @@ def _flash_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
     value's gradients per query head (flash_attn/flash_api.cpp, `mha_bwd`)."""
     query, key = args[1], args[2]
     batch, heads, length, head = query.shape
-    return _flash_sizes(
-        batch, heads, key.size(1), length, key.size(2), head, query.element_size()
-    )
+    return _flash_sizes(batch, heads, key.size(1), length, key.size(2), head, query.element_size())
 
 
 @_inside(aten._flash_attention_backward.default)
@@ -75,9 +73,7 @@ def _flash_2_backward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int
     """As above, in the layout of the flash-attention package."""
     query, key = args[1], args[2]
     batch, length, heads, head = query.shape
-    return _flash_sizes(
-        batch, heads, key.size(2), length, key.size(1), head, query.element_size()
-    )
+    return _flash_sizes(batch, heads, key.size(2), length, key.size(1), head, query.element_size())
 
 
 def _flash_sizes(

@@ -1,4 +1,6 @@
-"""Workspaces that cuBLAS takes from the allocator and keeps (aten/src/ATen/cuda/CublasHandlePool.cpp).
+"""Workspaces that cuBLAS takes from the allocator and keeps.
+
+aten/src/ATen/cuda/CublasHandlePool.cpp.
 
 One for each handle, and each thread has a handle of its own: the one that runs the forward and the
 optimizer, and autograd's. cuBLASLt shares it (`getCUDABlasLtWorkspace`, unified by default).
@@ -8,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_PRODUCTS = frozenset({"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "bitsandbytes.gemm_4bit"})
+_PRODUCTS = frozenset(
+    {"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "bitsandbytes.gemm_4bit"}
+)
 
 
 def cublas_workspace(capability: tuple[int, int]) -> int:

@@ -33,14 +33,18 @@ def read(path: Path) -> tuple[Method, str, dict[str, Any]]:
         raise UsageError(f"the adapter config {file.name!r} is not a JSON object")
     peft_type = data.pop("peft_type", None)
     if not isinstance(peft_type, str):
-        raise UsageError(f"the adapter config {file.name!r} has no peft_type, such as \"LORA\"")
+        raise UsageError(f'the adapter config {file.name!r} has no peft_type, such as "LORA"')
     method = of_type(peft_type)
     if method is None:
         if peft_type in known_peft_types():
             raise NotBuiltError(f"an adapter config of type {peft_type} is not built yet")
         raise unknown("peft_type", peft_type, known_peft_types())
-    return method, peft_type, {
-        key: value
-        for key, value in data.items()
-        if key not in _PROVENANCE and value is not None and value != {}
-    }
+    return (
+        method,
+        peft_type,
+        {
+            key: value
+            for key, value in data.items()
+            if key not in _PROVENANCE and value is not None and value != {}
+        },
+    )

@@ -102,7 +102,9 @@ def resolve_config(
     for name in ("r", "num_virtual_tokens"):
         value = getattr(config, name, None)
         if name in given and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise UsageError(f"{cls.__name__}: {name} must be an integer of 1 or more, not {value!r}")
+            raise UsageError(
+                f"{cls.__name__}: {name} must be an integer of 1 or more, not {value!r}"
+            )
     targets = getattr(config, "target_modules", None)
     if targets is None and "target_modules" in fields:
         mapping = getattr(
@@ -131,11 +133,9 @@ def known_peft_types() -> list[str]:
 
 
 def _config_class(peft_type: str) -> Any:
-    import peft.mapping as mapping
+    from peft import mapping
 
-    table = getattr(mapping, "PEFT_TYPE_TO_CONFIG_MAPPING", None)
-    if table is None:
-        from peft.peft_model import PEFT_TYPE_TO_CONFIG_MAPPING as table
+    table: dict[str, Any] = mapping.PEFT_TYPE_TO_CONFIG_MAPPING
     try:
         return table[peft_type]
     except KeyError:
@@ -151,7 +151,9 @@ def _check_targets(targets: Any, model: PreTrainedModel) -> None:
         try:
             matches = any(re.fullmatch(targets, path) for path in paths)
         except re.error as error:
-            raise UsageError(f"target_modules {targets!r} is no regular expression: {error}") from None
+            raise UsageError(
+                f"target_modules {targets!r} is no regular expression: {error}"
+            ) from None
     else:
         matches = any(f".{path}".endswith(f".{target}") for target in targets for path in paths)
     if not matches:

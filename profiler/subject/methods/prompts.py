@@ -38,7 +38,7 @@ class PrefixTuning(PeftMethod):
     defaults = {"num_virtual_tokens": 30}
 
     def refuses(self, *, checkpointing: str) -> str:
-        """As peft does (peft/peft_model.py): checkpointing drops the cache that holds the prefix."""
+        """As peft (peft/peft_model.py): checkpointing drops the cache that holds the prefix."""
         if checkpointing == "none":
             return ""
         return "prefix tuning does not work with gradient checkpointing; use --checkpointing none"

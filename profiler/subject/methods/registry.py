@@ -49,7 +49,7 @@ class Method:
     def apply(
         self, model: PreTrainedModel, config: dict[str, Any] | None, *, adapter_dtype: torch.dtype
     ) -> torch.nn.Module:
-        """Put the method on a model (meta device) and set `requires_grad`. Returns what is trained."""
+        """Put the method on a meta model and set `requires_grad`. Returns what is trained."""
         raise NotImplementedError
 
 

@@ -164,7 +164,7 @@ def decay_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
     from transformers import Trainer
 
     # The method reads nothing of a trainer.
-    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    decayed = set(Trainer.get_decay_parameter_names(None, model))
     groups: list[dict[str, Any]] = []
     for inside in (True, False):
         parameters = [
@@ -179,8 +179,11 @@ def decay_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
 def accepts_loss_kwargs(model: torch.nn.Module) -> bool:
     """Whether `Trainer` would pass `num_items_in_batch` (transformers/trainer.py)."""
     get_base = getattr(model, "get_base_model", None)
-    forward = (get_base() if get_base is not None else model).forward
+    base = get_base() if get_base is not None else model
+    stated = getattr(base, "accepts_loss_kwargs", None)
+    if stated is not None:
+        return bool(stated)
     return any(
         item.kind == inspect.Parameter.VAR_KEYWORD
-        for item in inspect.signature(forward).parameters.values()
+        for item in inspect.signature(base.forward).parameters.values()
     )
