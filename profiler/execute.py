@@ -1,4 +1,7 @@
-"""One cell from end to end: resolve, build, run on its bench, analyse, record."""
+"""One cell from end to end: resolve, build, run on its bench, analyse, record.
+
+A measured cell goes to a process of its own, a simulated one is run in this process.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +15,37 @@ from profiler.resolve import Cell, resolve
 from profiler.spec import RunSpec
 
 
-def run(spec: RunSpec) -> Record:
+def run(spec: RunSpec, *, ignore_memory: bool = False, timeout: float | None = None) -> Record:
     """Run one cell.
+
+    Args:
+        ignore_memory: Run a measured cell although it will not fit in memory.
+        timeout: Seconds that a measured cell may take, None for any time.
 
     Raises:
         UsageError: what the spec asks for does not exist (see `profiler.resolve`). Anything else
             that goes wrong is the record's `status` and `error`.
     """
-    return run_cell(resolve(spec))
+    return run_cell(resolve(spec), ignore_memory=ignore_memory, timeout=timeout)
 
 
-def run_cell(cell: Cell) -> Record:
+def run_cell(cell: Cell, *, ignore_memory: bool = False, timeout: float | None = None) -> Record:
     """Run a resolved cell; as `run`."""
+    measured = cell.spec.device in devices.MEASURED
     record = Record(
         id=cell.id,
         status="failed",
-        source="simulated",
+        source="measured" if measured else "simulated",
         spec=cell.record_spec,
         environment=environment(cell.spec.device),
     )
     if cell.unsupported:
         return record.model_copy(update={"status": "unsupported", "error": cell.unsupported})
     try:
+        if measured:
+            from profiler.isolation import run_isolated
+
+            return run_isolated(cell, ignore_memory=ignore_memory, timeout=timeout)
         _simulate(cell, record)
     except UsageError:
         raise

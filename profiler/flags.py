@@ -32,6 +32,7 @@ class Request:
     retry_failed: bool
     overwrite: bool
     ignore_memory: bool
+    timeout: float
     workers: int
     quick: bool
     quiet: bool
@@ -55,6 +56,8 @@ def parse(arguments: Sequence[str]) -> Request:
         raise unknown("value for --format:", found.format, FORMATS)
     if found.workers < 1:
         raise UsageError(f"--workers must be at least 1, not {found.workers}")
+    if not found.timeout > 0:
+        raise UsageError(f"--timeout must be more than 0 seconds, not {found.timeout}")
     values = vars(found)
     fields = {
         item.name: values.pop(item.name)
@@ -148,7 +151,12 @@ def _add_sweep_flags(group: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         "--workers", type=_whole, default=_cores(), metavar="N",
-        help="processes that run cells; 1: this one (default: the usable cores, here %(default)s)",
+        help="processes that run simulated cells; 1: this one (default: the usable cores, here "
+        "%(default)s). Measured cells run after them, one at a time",
+    )  # fmt: skip
+    group.add_argument(
+        "--timeout", type=_number, default=3600.0, metavar="SECONDS",
+        help="stop a measured cell that takes longer; inf: never (default: %(default)g)",
     )  # fmt: skip
     for flag, text in (
         ("--dry-run", "list the cells, run none"),

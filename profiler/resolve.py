@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler.errors import NotBuiltError, UnsupportedError, UsageError
-from profiler.hardware import devices
+from profiler.hardware import devices, local_cuda
 from profiler.spec import RunSpec
 from profiler.subject import models, optimizers
 from profiler.subject.stacks import STACKS
@@ -92,21 +92,23 @@ def check(spec: RunSpec) -> None:
     check_device(spec.device)
     if spec.padded and spec.attention == "flash_attention_2":
         raise NotBuiltError("--padded with flash_attention_2 is not built yet; use sdpa")
-    if spec.padded and spec.seq_len < 2:
-        raise UsageError("--padded needs a --seq-len of at least 2: one token, one padding")
+    if spec.padded and spec.seq_len < 3:
+        raise UsageError("--padded needs a --seq-len of at least 3: two tokens and a padding")
     from profiler.analysis.alloc_conf import AllocConf
 
     AllocConf.parse(spec.alloc_conf)
 
 
 def check_device(device: str) -> None:
-    """Raise unless the device is a GPU of the table or one that can be run."""
-    if device in ("cpu", "cuda"):
-        raise NotBuiltError(
-            f"--device {device} (a measured run) is not built yet; name a GPU to simulate, "
-            "such as rtx-4090"
-        )
-    if device != "sim:cpu":
+    """Raise unless the device is one that this machine has, or a GPU of the table."""
+    if device == "cuda":
+        missing = local_cuda.missing()
+        if missing:
+            raise UsageError(
+                f"--device cuda runs the step on this machine's GPU, but {missing}; name a GPU "
+                "to simulate, such as rtx-4090"
+            )
+    elif device not in ("cpu", "sim:cpu"):
         devices.device(device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,6 +15,7 @@ from profiler import grid
 from profiler.environment import environment
 from profiler.errors import ProfilerError, StoreError, UsageError
 from profiler.executors import LocalExecutor, executor
+from profiler.hardware import devices
 from profiler.record import Record, Source, Status
 from profiler.spec import RunSpec
 from profiler.store import Store
@@ -32,7 +34,7 @@ class Task:
 
     @property
     def source(self) -> Source:
-        return "measured" if self.spec.device in ("cpu", "cuda") else "simulated"
+        return "measured" if self.spec.device in devices.MEASURED else "simulated"
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,17 @@ class Outcome:
     kept: bool = True
 
 
-def run_cell(spec: RunSpec) -> Record:
-    """The job of one task, in whatever process it runs."""
+def run_cell(
+    spec: RunSpec, *, ignore_memory: bool = False, timeout: float | None = None
+) -> Record:
+    """The job of one task, in whatever process it runs; the options as `profiler.execute.run`'s."""
     from profiler.execute import run
 
     if multiprocessing.parent_process() is not None:  # the workers share the cores
         import torch
 
         torch.set_num_threads(1)
-    return run(spec)
+    return run(spec, ignore_memory=ignore_memory, timeout=timeout)
 
 
 def plan(specs: Sequence[RunSpec]) -> list[Task]:
@@ -94,12 +98,15 @@ def run_tasks(
     started: Callable[[Task], None] = lambda task: None,
     job: Job = run_cell,
 ) -> Generator[Outcome, None, None]:
-    """Run tasks and yield each outcome as it comes, the reused ones first.
+    """Run tasks and yield each outcome as it comes: the reused ones first, the measured ones last.
+
+    Measured tasks run one at a time, once nothing else runs any more: they would disturb each
+    other's time and memory. What was refused for want of memory is always tried again.
 
     Closing the iterator (or Ctrl-C in it) ends all workers at once; what was yielded is stored.
 
     Args:
-        workers: Processes that run cells; 1 runs them in this one.
+        workers: Processes that run simulated cells; 1 runs them in this one.
         overwrite: Run also what is stored.
         retry_failed: Run what is stored without a result.
         warn: Called with a line when a record cannot be read back or stored.
@@ -109,13 +116,22 @@ def run_tasks(
     pending = []
     for task in tasks:
         record, problem = (None, "") if overwrite else stored(task, store)
-        if record is None or (retry_failed and not record.answered):
+        again = record is not None and (
+            record.status == "refused" or (retry_failed and not record.answered)
+        )
+        if record is None or again:
             if problem:
                 warn(f"{problem}; the cell runs again")
             pending.append(task)
         else:
             yield Outcome(task, record, reused=True)
-    for task, result in _results(pending, min(workers, len(pending)), job, started):
+    simulated = [task for task in pending if task.source == "simulated"]
+    measured = [task for task in pending if task.source == "measured"]
+    results = itertools.chain(
+        _results(simulated, min(workers, len(simulated)), job, started),
+        _results(measured, 1, job, started),
+    )
+    for task, result in results:
         if isinstance(result, UsageError):
             yield Outcome(task, None, usage_error=str(result))
             continue

@@ -66,9 +66,11 @@ def _sweep(arguments: Sequence[str]) -> int:
 
     from profiler import runner
     from profiler.executors.local import start_server
+    from profiler.hardware import devices
     from profiler.store import Store
 
-    if min(request.workers, len(specs)) > 1 and not request.dry_run:
+    simulated = [spec for spec in specs if spec.device not in devices.MEASURED]
+    if min(request.workers, len(simulated)) > 1 and not request.dry_run:
         start_server(warm=True)
     tasks = runner.plan(specs)
     store = Store(output)
@@ -125,8 +127,9 @@ def _name(request: flags.Request) -> str:
 def _run(tasks: Sequence[Task], store: Store, request: flags.Request) -> list[Outcome]:
     """Run the tasks, showing progress; the outcomes in the tasks' order."""
     from contextlib import closing
+    from functools import partial
 
-    from profiler.runner import run_tasks
+    from profiler.runner import run_cell, run_tasks
     from profiler.terminal import Watch
 
     ended: dict[int, Outcome] = {}
@@ -139,6 +142,7 @@ def _run(tasks: Sequence[Task], store: Store, request: flags.Request) -> list[Ou
             retry_failed=request.retry_failed,
             warn=watch.warn,
             started=watch.started,
+            job=partial(run_cell, ignore_memory=request.ignore_memory, timeout=request.timeout),
         )
         with closing(outcomes):
             for outcome in outcomes:

@@ -63,7 +63,7 @@ def record(made: RunSpec, **changes: Any) -> Record:
     return Record.from_dict({"schema": 1, **values, **changes})
 
 
-def run(made: RunSpec) -> Record:
+def run(made: RunSpec, **options: Any) -> Record:
     """The job. The method's first word says what becomes of it."""
     word, _, rest = made.method.partition(" ")
     if word == "raise":

@@ -80,7 +80,7 @@ def test_attention_is_the_one_the_model_gets() -> None:
         ({"optimizer": "adam"}, "did you mean adamw"),
         ({"seq_len": 4096}, "2048 positions"),
         ({"method": "prompt-tuning", "seq_len": 2040}, "20 virtual tokens"),
-        ({"padded": True, "seq_len": 1}, "at least 2"),
+        ({"padded": True, "seq_len": 2}, "at least 3"),
         ({"alloc_conf": "expandable_segments"}, "expandable_segments"),
         ({"attention": "flash_attention_2", "weights_dtype": "float32"}, "16-bit"),
         ({"model": "bloom-560m", "attention": "sdpa"}, "does not support"),

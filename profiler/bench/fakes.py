@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from profiler.bench.subject_trace import attributes
 from profiler.subject.quantization import quant_state_tensors
 
 
@@ -69,18 +68,7 @@ def fill(model: torch.nn.Module, mode: FakeTensorMode) -> None:
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
                 module._buffers[name] = fakes.tensor(buffer)
-        for holder, key, tensor in _attributes(module):
+        for holder, key, tensor in attributes(module):
             if tensor.is_meta:
                 holder[key] = fakes.tensor(tensor)
 
-
-def _attributes(module: torch.nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
-    """Tensors that a module keeps as plain attributes, or in a dict that is one."""
-    own = vars(module)
-    for key, value in list(own.items()):
-        if isinstance(value, torch.Tensor):
-            yield own, key, value
-        elif type(value) is dict and key not in ("_parameters", "_buffers", "_modules"):
-            for inner, item in list(value.items()):
-                if isinstance(item, torch.Tensor):
-                    yield value, inner, item

@@ -11,6 +11,10 @@ from typing import Literal
 from profiler.errors import unknown
 
 
+#: What `--device` takes for this machine: the step is really run.
+MEASURED = ("cpu", "cuda")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """A GPU as its maker states it. Rates are nominal peaks; no program reaches all of them."""

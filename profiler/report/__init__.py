@@ -13,7 +13,14 @@ from profiler.record import Record
 __all__ = ["build", "render"]
 
 
-def build(records: Sequence[Record], output: Path, *, title: str, command: str = "") -> Path:
+def build(
+    records: Sequence[Record],
+    output: Path,
+    *,
+    title: str,
+    command: str = "",
+    older: Sequence[Record] = (),
+) -> Path:
     """Write `output/index.html` from records and return its path.
 
     The page loads nothing from anywhere. The same records give the same bytes, in any order. An
@@ -24,12 +31,14 @@ def build(records: Sequence[Record], output: Path, *, title: str, command: str =
         output: folder of the page, made if missing.
         title: heading of the page.
         command: what reproduces the records, shown under provenance.
+        older: records that are not shown, as there are newer ones of the same cells; provenance
+            counts them by their environment's fingerprint.
 
     Raises:
         UsageError: there are no records.
         StoreError: the folder cannot be written.
     """
-    html = render(records, title=title, command=command)
+    html = render(records, title=title, command=command, older=older)
     path = output / "index.html"
     try:
         replace_file(path, html.encode("utf-8"))
@@ -38,7 +47,9 @@ def build(records: Sequence[Record], output: Path, *, title: str, command: str =
     return path
 
 
-def render(records: Sequence[Record], *, title: str, command: str = "") -> str:
+def render(
+    records: Sequence[Record], *, title: str, command: str = "", older: Sequence[Record] = ()
+) -> str:
     """The page's HTML. Args and `UsageError` as in `build`."""
     if not records:
         raise UsageError("a report needs at least one record; there is none")
@@ -66,4 +77,4 @@ def render(records: Sequence[Record], *, title: str, command: str = "") -> str:
     )
     environment.filters["breakable"] = breakable
     page = environment.get_template("page.html")
-    return page.render(context(arrange(records), title=title, command=command))
+    return page.render(context(arrange(records), title=title, command=command, older=older))

@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from profiler.errors import ProfilerError, UsageError
 from profiler.lines import one_line
+
+if TYPE_CHECKING:
+    from profiler.record import Record
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,6 +37,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--command", default="", help="the command that made the records, shown in the page"
     )
+    result.add_argument(
+        "--all-versions",
+        action="store_true",
+        help="show every record of a cell (default: the newest; the others are only counted)",
+    )
     return result
 
 
@@ -48,16 +56,26 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
     folder: Path = options.folder
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give one with records/*.json")
-    from profiler.report import build
+    from profiler.report import build, newest
     from profiler.store import Store
 
     unreadable: list[str] = []
-    records = Store(folder).all(unreadable) if (folder / "records").is_dir() else []
+    store = Store(folder)
+    records = store.all(unreadable) if (folder / "records").is_dir() else []
     if not records:
         reason = f" ({unreadable[0]})" if unreadable else ""
         raise UsageError(f"no records in {folder / 'records'}{reason}; run a sweep into {folder}")
     title = options.title or folder.resolve().name
-    path = build(records, options.output or folder, title=title, command=options.command)
+    older: list[Record] = []
+    if not options.all_versions:
+        records, older = newest.split(records, store)
+    path = build(
+        records,
+        options.output or folder,
+        title=title,
+        command=options.command,
+        older=older,
+    )
     return path, unreadable
 
 

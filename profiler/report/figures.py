@@ -6,48 +6,27 @@ into inline SVG by `profiler.report.svg`.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from profiler.report import palette
-from profiler.report.cells import Cell, categories_of, distinct
+from profiler.report.canvas import BAR, Drawing, Note, finish, panel, style, write_rows
+from profiler.report.cells import Cell, categories_of
 from profiler.report.text import shorten
-from profiler.report.units import GIB, exact_bytes, gib, gib_unit
+from profiler.report.units import (
+    GIB,
+    exact_bytes,
+    gib,
+    gib_unit,
+    scaled,
+    seconds_unit,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-#: A panel as wide as a phone's screen at a font size that can be read there.
-WIDTH_INCHES = 4.1
-ROW_INCHES = 0.45
-FONT_POINTS = 9.0
-#: Characters of a method's name beside its value in a panel.
-NAME_CHARACTERS = 30
-BAR = 0.42
 
 BASE = "base_parameters"
 STEP_PHASES = ("forward", "backward", "optimizer")
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What the page adds to one artist: a tooltip and data attributes."""
-
-    title: str
-    data: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A figure, its notes by the artists' gid, and its text alternative."""
-
-    figure: Figure
-    notes: dict[str, Note]
-    label: str
 
 
 def breakdown(cells: Sequence[Cell], *, limit: int | None = None) -> Drawing:
@@ -61,8 +40,8 @@ def breakdown(cells: Sequence[Cell], *, limit: int | None = None) -> Drawing:
     from matplotlib.patheffects import withStroke
 
     notes: dict[str, Note] = {}
-    with _style():
-        figure, axes = _panel(len(cells))
+    with style():
+        figure, axes = panel(len(cells))
         _stack(axes, cells, categories_of(cells), notes)
         for row, cell in enumerate(cells):
             reserved = cell.memory.peak_reserved
@@ -96,8 +75,8 @@ def breakdown(cells: Sequence[Cell], *, limit: int | None = None) -> Drawing:
             notes["capacity"] = Note(
                 f"{cells[0].device}: capacity {_tip(capacity)}", {"bytes": str(capacity)}
             )
-        _finish(axes, len(cells), limit or extent(cells))
-        _rows(axes, cells, [_need(cell) for cell in cells], notes)
+        finish(axes, len(cells), (limit or extent(cells)) / GIB)
+        write_rows(axes, cells, [_need(cell) for cell in cells], notes)
     what = "; ".join(
         f"{cell.short}: {gib_unit(cell.memory.peak_allocated)} allocated, {_need(cell)[0]}"
         for cell in cells
@@ -119,11 +98,11 @@ def beside_base(cells: Sequence[Cell], *, limit: int | None = None) -> Drawing:
     notes: dict[str, Note] = {}
     names = [name for name in categories_of(cells) if name != BASE]
     values = [gib_unit(rest(cell), 2) for cell in cells]
-    with _style():
-        figure, axes = _panel(len(cells))
+    with style():
+        figure, axes = panel(len(cells))
         _stack(axes, cells, names, notes)
-        _finish(axes, len(cells), limit or max(1, *(rest(cell) for cell in cells)))
-        _rows(axes, cells, [(value, palette.TEXT) for value in values], notes)
+        finish(axes, len(cells), (limit or max(1, *(rest(cell) for cell in cells))) / GIB)
+        write_rows(axes, cells, [(value, palette.TEXT) for value in values], notes)
     what = "; ".join(f"{cell.short}: {value}" for cell, value in zip(cells, values, strict=True))
     return Drawing(
         figure,
@@ -199,8 +178,8 @@ def phases(
         }
     )
     notes: dict[str, Note] = {}
-    with _style():
-        figure, axes = _panel(len(cells))
+    with style():
+        figure, axes = panel(len(cells))
         sns.barplot(
             data=frame,
             x="gib",
@@ -228,8 +207,8 @@ def phases(
                     f"{cell.name}: peak in {name} {_tip(nbytes)}",
                     {"cell": cell.key, "phase": name, "bytes": str(nbytes)},
                 )
-        _finish(axes, len(cells), limit or extent(cells, capacity=False))
-        _rows(axes, cells, [(_highest(cell), palette.TEXT) for cell in cells], notes)
+        finish(axes, len(cells), (limit or extent(cells, capacity=False)) / GIB)
+        write_rows(axes, cells, [(_highest(cell), palette.TEXT) for cell in cells], notes)
     what = "; ".join(
         f"{cell.short}: "
         + ", ".join(f"{name} {gib_unit(size)}" for name, size in cell.memory.phases.items())
@@ -244,9 +223,79 @@ def phases(
 
 
 def phases_of(cells: Sequence[Cell]) -> list[str]:
-    """The phases of the cells, the training step's first and in its order."""
-    found = distinct(name for cell in cells for name in cell.memory.phases)
-    return [name for name in STEP_PHASES if name in found] + sorted(set(found) - set(STEP_PHASES))
+    """The phases of the cells' memory, the training step's first and in its order."""
+    return in_order(name for cell in cells for name in cell.memory.phases)
+
+
+def timed_phases_of(cells: Sequence[Cell]) -> list[str]:
+    """The phases of the cells' time, in the same order."""
+    return in_order(name for cell in cells if cell.record.time for name in cell.record.time.phases)
+
+
+def in_order(phases: Iterable[str]) -> list[str]:
+    """Each phase once, the training step's first and in its order."""
+    found = set(phases)
+    return [name for name in STEP_PHASES if name in found] + sorted(found - set(STEP_PHASES))
+
+
+def durations(
+    cells: Sequence[Cell], *, limit: float | None = None, order: Sequence[str] = ()
+) -> Drawing:
+    """Stacked bars of the step's time by phase, one per cell.
+
+    Args:
+        cells: cells of one model and device whose times are of one source.
+        limit: seconds at the axis' end, to make panels comparable; None takes the cells' own.
+        order: as in `phases`.
+    """
+    times = [cell.record.time for cell in cells if cell.record.time]
+    assert len(times) == len(cells)
+    kind = times[0].source
+    order = order or timed_phases_of(cells)
+    limit = limit or longest(cells)
+    divisor, unit = seconds_unit([limit])
+    notes: dict[str, Note] = {}
+    with style():
+        figure, axes = panel(len(cells))
+        left = [0.0] * len(cells)
+        for index, name in enumerate(order):
+            sizes = [time.phases.get(name, 0.0) for time in times]
+            bars = axes.barh(
+                range(len(cells)),
+                [seconds / divisor for seconds in sizes],
+                BAR,
+                left=[start / divisor for start in left],
+                label=name,
+                color=palette.phase_role(index).light,
+                edgecolor=palette.EDGE.light,
+                linewidth=0.5,
+                clip_on=False,
+            )
+            left = [start + seconds for start, seconds in zip(left, sizes, strict=True)]
+            for cell, bar, seconds in zip(cells, bars, sizes, strict=True):
+                bar.set_visible(seconds > 0)
+                gid = f"{cell.key}-time-{index}"
+                bar.set_gid(gid)
+                notes[gid] = Note(
+                    f"{cell.name}: {name} {seconds:.6g} s {kind}",
+                    {"cell": cell.key, "phase": name, "seconds": repr(seconds)},
+                )
+        finish(axes, len(cells), limit / divisor, unit)
+        values = [f"{scaled(time.step, divisor)} {unit}" for time in times]
+        write_rows(axes, cells, [(value, palette.TEXT) for value in values], notes)
+    what = "; ".join(f"{cell.short}: {value}" for cell, value in zip(cells, values, strict=True))
+    return Drawing(
+        figure,
+        notes,
+        f"Stacked bars, {kind}: time of one optimizer step by phase, {cells[0].model} on "
+        f"{cells[0].device}. {what}.",
+    )
+
+
+def longest(cells: Sequence[Cell]) -> float:
+    """The seconds of the longest bar of the cells."""
+    times = [cell.record.time for cell in cells if cell.record.time]
+    return max([1e-9, *(max(time.step, sum(time.phases.values())) for time in times)])
 
 
 def extent(cells: Sequence[Cell], *, capacity: bool = True) -> int:
@@ -278,89 +327,3 @@ def _highest(cell: Cell) -> str:
 
 def _tip(nbytes: int) -> str:
     return f"{gib(nbytes)} GiB ({exact_bytes(nbytes)})"
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """The look of every figure, without touching the caller's settings."""
-    import matplotlib as mpl
-    import seaborn as sns
-
-    settings: dict[str, Any] = {
-        **sns.axes_style("whitegrid"),
-        "font.family": "sans-serif",
-        "font.size": FONT_POINTS,
-        "xtick.labelsize": FONT_POINTS,
-        "axes.labelsize": FONT_POINTS,
-        "axes.edgecolor": palette.EDGE.light,
-        "axes.labelcolor": palette.MUTED.light,
-        "xtick.color": palette.EDGE.light,
-        "xtick.labelcolor": palette.MUTED.light,
-        "text.color": palette.TEXT.light,
-        "grid.color": palette.RULE.light,
-        "grid.linewidth": 0.7,
-        # A `$` in a name is a dollar.
-        "text.parse_math": False,
-        "text.usetex": False,
-        "axes.unicode_minus": True,
-    }
-    with mpl.rc_context(settings), warnings.catch_warnings():
-        # Names may hold characters that the measuring font lacks; the browser's has them.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        yield
-
-
-def _panel(rows: int) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    top, bottom = 0.06, 0.46
-    height = top + bottom + rows * ROW_INCHES
-    figure = Figure(figsize=(WIDTH_INCHES, height))
-    axes = figure.subplots()
-    figure.subplots_adjust(left=0.02, right=0.97, bottom=bottom / height, top=1 - top / height)
-    return figure, axes
-
-
-def _finish(axes: Axes, rows: int, limit: int) -> None:
-    import seaborn as sns
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlim(0, limit / GIB * 1.02)
-    # The row's name stands above its bar.
-    axes.set_ylim(rows - 1 + 0.4, -0.68)
-    axes.set_yticks([])
-    axes.set_ylabel("")
-    axes.set_xlabel("GiB")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axes.grid(visible=False, axis="y")
-    sns.despine(ax=axes, left=True)
-
-
-def _rows(
-    axes: Axes,
-    cells: Sequence[Cell],
-    values: Sequence[tuple[str, palette.Role]],
-    notes: dict[str, Note],
-) -> None:
-    """Each row's name at the left and its value at the right, above the bar."""
-    for row, (cell, (value, role)) in enumerate(zip(cells, values, strict=True)):
-        name = axes.text(
-            0.0,
-            row - BAR / 2 - 0.09,
-            shorten(cell.short, NAME_CHARACTERS),
-            transform=axes.get_yaxis_transform(),
-            ha="left",
-            va="bottom",
-            color=palette.TEXT.light,
-        )
-        name.set_gid(f"{cell.key}-name")
-        notes[f"{cell.key}-name"] = Note(cell.name)
-        axes.text(
-            1.0,
-            row - BAR / 2 - 0.09,
-            value,
-            transform=axes.get_yaxis_transform(),
-            ha="right",
-            va="bottom",
-            color=role.light,
-        )

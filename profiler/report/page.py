@@ -7,12 +7,25 @@ import gzip
 import json
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from profiler.report import figures, palette, published, svg, tables
+from profiler.record import Record
+from profiler.report import (
+    beside,
+    figures,
+    pair_figure,
+    palette,
+    published,
+    svg,
+    tables,
+    thinning,
+    times,
+)
+from profiler.report.canvas import Drawing
 from profiler.report.cells import Cell, categories_of, distinct, grouped
+from profiler.report.pairs import Pair, pair
 from profiler.report.summary import answers
 from profiler.report.text import clean, listing
 from profiler.report.units import gib_unit
@@ -24,6 +37,10 @@ if TYPE_CHECKING:
 EMBED_LIMIT = 2_000_000
 #: A cell with more than this many times the median would leave no room for the others.
 OUTLIER = 5
+#: More names than this are counted, not listed.
+NAMES = 12
+#: What tells one environment from another, beside its fingerprint.
+VERSIONS = ("profiler", "torch", "transformers", "peft", "bitsandbytes", "commit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +57,11 @@ class Section:
 SECTIONS = (
     Section("summary", "Answer", "The answer"),
     Section("memory", "Memory", "What fills the memory"),
+    Section("beside", "Measured", "Measured beside simulated", needs="pairs"),
     Section("methods", "Methods", "Method by method"),
     Section("holders", "At the peak", "Who is alive at the peak"),
     Section("phases", "Phases", "Peak by phase", needs="phases"),
+    Section("time", "Time", "Time", needs="times"),
     Section("published", "Published", "Published against ours", needs="published"),
     Section("approximations", "Not modelled", "What was not modelled"),
     Section("problems", "Without result", "Cells that do not fit, or have no result", "problems"),
@@ -61,10 +80,11 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class FigureGroup:
-    """The panels of one model and source, with one legend and one axis."""
+    """The panels of one model, with one legend and one axis. `sources` says what they show:
+    one source, or both where each bar is labelled with its own."""
 
     caption: str
-    source: str
+    sources: tuple[str, ...]
     legend: list[tuple[str, str]]
     panels: list[Panel]
     reserved: bool = False
@@ -73,8 +93,8 @@ class FigureGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Holders:
-    """The largest blocks at the peaks of one model's cells."""
+class Listings:
+    """A table for each cell of one model, device and source."""
 
     heading: str
     source: str
@@ -91,8 +111,15 @@ class Download:
     count: int
 
 
-def context(cells: Sequence[Cell], *, title: str, command: str = "") -> dict[str, Any]:
-    """What the page's template is given."""
+def context(
+    cells: Sequence[Cell], *, title: str, command: str = "", older: Sequence[Record] = ()
+) -> dict[str, Any]:
+    """What the page's template is given.
+
+    Args:
+        older: records that the page leaves out, because it has newer ones of the same cells.
+    """
+    pairs = pair(cells)
     content = {
         "title": title,
         "command": command,
@@ -108,7 +135,18 @@ def context(cells: Sequence[Cell], *, title: str, command: str = "") -> dict[str
         "outside": outside_allocator(cells),
         "full_names": full_names(cells),
         "methods": tables.methods(cells),
+        "pairs": pairs,
+        "agreement": beside.summary(pairs, cells) if pairs else [],
+        "pair_figures": pair_figures(pairs),
+        "pair_tables": beside.overview(pairs),
+        "pair_details": beside.details(pairs[: thinning.DETAILED]),
+        "processes": beside.processes(cells),
         "holders": holders(cells),
+        "times": durations(cells),
+        "time_tables": times.steps(cells),
+        "time_kinds": distinct(times.time_of(cell).source for cell in cells if cell.record.time),
+        "ops": ops(cells),
+        "details_limit": thinning.DETAILED,
         "phases": phases(cells),
         "phase_tables": tables.phases(cells),
         "published": published.compare(cells, published.load()),
@@ -117,8 +155,12 @@ def context(cells: Sequence[Cell], *, title: str, command: str = "") -> dict[str
         "environment": environment(cells),
         "seeds": distinct(str(cell.record.spec.get("seed", "?")) for cell in cells),
         "download": download(cells),
+        "older": older_environments(older),
         "cells": cells,
         "has_reserved": any(cell.memory.peak_reserved is not None for cell in cells),
+        "has_unreserved": any(
+            cell.drawable and cell.memory.peak_reserved is None for cell in cells
+        ),
         "has_predicted": any(
             cell.record.time is not None and cell.record.time.source == "predicted"
             for cell in cells
@@ -151,26 +193,21 @@ def facts(cells: Sequence[Cell]) -> list[tuple[str, list[str]]]:
 def breakdown(cells: Sequence[Cell]) -> list[FigureGroup]:
     """The stacked bars, one group per model and source, one panel per device."""
     result = []
-    for index, group in enumerate(_by_model(cells)):
-        drawn = [cell for cell in group if cell.drawable]
-        if not drawn:
-            continue
+    missing = grouped([cell for cell in cells if not cell.drawable], _model)
+    for index, drawn, remarks in _drawn([cell for cell in cells if cell.drawable]):
         limit = figures.extent(drawn)
         result.append(
             FigureGroup(
-                caption=f"{group[0].model}: memory at the peak by category",
-                source=group[0].source,
-                legend=[
-                    (palette.category_label(name), palette.category_role(name).css)
-                    for name in categories_of(drawn)
-                ],
+                caption=f"{drawn[0].model}: memory at the peak by category",
+                sources=(drawn[0].source,),
+                legend=_categories(categories_of(drawn)),
                 panels=[
                     _panel(figures.breakdown(panel, limit=limit), f"memory-{index}-{number}", panel)
                     for number, panel in enumerate(_by_device(drawn))
                 ],
                 reserved=any(cell.memory.peak_reserved is not None for cell in drawn),
                 capacity=any(cell.record.fits for cell in drawn),
-                remarks=_not_drawn(group),
+                remarks=(*remarks, *_not_drawn(missing.get(_model(drawn[0]), []))),
             )
         )
     return result
@@ -178,34 +215,37 @@ def breakdown(cells: Sequence[Cell]) -> list[FigureGroup]:
 
 def beside_base(cells: Sequence[Cell]) -> list[FigureGroup]:
     """The stacked bars again without the base parameters, which hide everything else."""
-    result = []
-    for index, group in enumerate(_by_model([cell for cell in cells if cell.drawable])):
-        usual = statistics.median_low([figures.rest(cell) for cell in group])
-        drawn = [cell for cell in group if figures.rest(cell) <= OUTLIER * usual]
-        if not usual or not any(cell.memory.at_peak.get(figures.BASE) for cell in drawn):
+    usual: list[Cell] = []
+    left_out: dict[tuple[str, str], list[str]] = {}
+    for group in _by_model([cell for cell in cells if cell.drawable]):
+        middle = statistics.median_low([figures.rest(cell) for cell in group])
+        drawn = [cell for cell in group if figures.rest(cell) <= OUTLIER * middle]
+        if not middle or not any(cell.memory.at_peak.get(figures.BASE) for cell in drawn):
             continue
-        limit = max(figures.rest(cell) for cell in drawn)
-        outliers = [
+        usual += drawn
+        left_out[_model(group[0])] = [
             f"{same[0].short} ({gib_unit(max(figures.rest(cell) for cell in same))})"
             for same in grouped(
-                [cell for cell in group if figures.rest(cell) > OUTLIER * usual],
+                [cell for cell in group if figures.rest(cell) > OUTLIER * middle],
                 lambda cell: cell.name,
             ).values()
         ]
+    result = []
+    for index, drawn, remarks in _drawn(usual):
+        limit = max(figures.rest(cell) for cell in drawn)
+        outliers = left_out[_model(drawn[0])]
+        if outliers:
+            remarks = (*remarks, f"Left out for their size: {_listing(outliers)}.")
         result.append(
             FigureGroup(
-                caption=f"{group[0].model}: what is held at the peak beside the base parameters",
-                source=group[0].source,
-                legend=[
-                    (palette.category_label(name), palette.category_role(name).css)
-                    for name in categories_of(drawn)
-                    if name != figures.BASE
-                ],
+                caption=f"{drawn[0].model}: what is held at the peak beside the base parameters",
+                sources=(drawn[0].source,),
+                legend=_categories([name for name in categories_of(drawn) if name != figures.BASE]),
                 panels=[
                     _panel(figures.beside_base(panel, limit=limit), f"rest-{index}-{number}", panel)
                     for number, panel in enumerate(_by_device(drawn))
                 ],
-                remarks=(f"Left out for their size: {listing(outliers)}.",) if outliers else (),
+                remarks=remarks,
             )
         )
     return result
@@ -214,42 +254,101 @@ def beside_base(cells: Sequence[Cell]) -> list[FigureGroup]:
 def phases(cells: Sequence[Cell]) -> list[FigureGroup]:
     """The bars by phase, one group per model and source, one panel per device."""
     result = []
-    for index, group in enumerate(_by_model([cell for cell in cells if cell.memory.phases])):
-        limit = figures.extent(group, capacity=False)
-        order = figures.phases_of(group)
+    for index, drawn, remarks in _drawn([cell for cell in cells if cell.memory.phases]):
+        limit = figures.extent(drawn, capacity=False)
+        order = figures.phases_of(drawn)
         result.append(
             FigureGroup(
-                caption=f"{group[0].model}: peak allocated in each phase of the step",
-                source=group[0].source,
-                legend=[
-                    (clean(name), palette.phase_role(number).css)
-                    for number, name in enumerate(order)
-                ],
+                caption=f"{drawn[0].model}: peak allocated in each phase of the step",
+                sources=(drawn[0].source,),
+                legend=_phases(order),
                 panels=[
                     _panel(
                         figures.phases(panel, limit=limit, order=order),
                         f"phases-{index}-{number}",
                         panel,
                     )
-                    for number, panel in enumerate(_by_device(group))
+                    for number, panel in enumerate(_by_device(drawn))
                 ],
+                remarks=remarks,
             )
         )
     return result
 
 
-def holders(cells: Sequence[Cell]) -> list[Holders]:
-    """Who is alive at the peak, per model, device and source."""
-    holding = [cell for cell in cells if cell.memory.largest_at_peak]
-    groups = grouped(holding, lambda cell: (cell.model, cell.device, cell.source))
-    return [
-        Holders(
-            heading=f"{model} on {device}",
-            source=source,
-            entries=[(cell.short, tables.holders(cell)) for cell in group],
+def durations(cells: Sequence[Cell]) -> list[FigureGroup]:
+    """The step's time by phase, one group per model and kind of time, one panel per device."""
+    result = []
+    timed = [cell for cell in cells if cell.record.time]
+    for index, drawn, remarks in _drawn(timed, times.kind):
+        limit = figures.longest(drawn)
+        order = figures.timed_phases_of(drawn)
+        result.append(
+            FigureGroup(
+                caption=f"{drawn[0].model}: time of one optimizer step by phase",
+                sources=(times.time_of(drawn[0]).source,),
+                legend=_phases(order),
+                panels=[
+                    _panel(
+                        figures.durations(panel, limit=limit, order=order),
+                        f"time-{index}-{number}",
+                        panel,
+                    )
+                    for number, panel in enumerate(_by_device(drawn))
+                ],
+                remarks=remarks,
+            )
         )
-        for (model, device, source), group in groups.items()
-    ]
+    return result
+
+
+def pair_figures(pairs: Sequence[Pair]) -> list[FigureGroup]:
+    """Measured peaks beside simulated ones, one group per model, one panel per machine."""
+    of_cell = {found.measured.key: found for found in pairs if found.peak.nbytes is not None}
+    cells = [of_cell[key].measured for key in of_cell]
+    result = []
+    for index, drawn, remarks in _drawn(cells):
+        group = [of_cell[cell.key] for cell in drawn]
+        limit = pair_figure.extent(group)
+        result.append(
+            FigureGroup(
+                caption=f"{drawn[0].model}: peak allocated",
+                sources=("measured", "simulated"),
+                legend=[],
+                panels=[
+                    _panel(
+                        pair_figure.peaks(panel, limit=limit),
+                        f"pairs-{index}-{number}",
+                        [found.measured for found in panel],
+                        beside.machine(*devices),
+                    )
+                    for number, (devices, panel) in enumerate(beside.by_machine(group).items())
+                ],
+                remarks=remarks,
+            )
+        )
+    return result
+
+
+def holders(cells: Sequence[Cell]) -> list[Listings]:
+    """Who is alive at the peak, per model, device and source."""
+    return _listings([cell for cell in cells if cell.memory.largest_at_peak], tables.holders)
+
+
+def ops(cells: Sequence[Cell]) -> list[Listings]:
+    """The ops that take longest, per model, device and source."""
+    timed = [cell for cell in cells if cell.record.time and cell.record.time.kernels]
+    return _listings(timed, times.ops)
+
+
+def _listings(cells: Sequence[Cell], table: Callable[[Cell], tables.Table]) -> list[Listings]:
+    shown = thinning.thin(cells, thinning.DETAILED, thinning.DETAILED)
+    groups = grouped(shown, lambda cell: (cell.model, cell.device, cell.source))
+    result = []
+    for (model, device, _), group in groups.items():
+        entries = [(cell.short, table(cell)) for cell in group]
+        result.append(Listings(f"{model} on {device}", entries[0][1].source, entries))
+    return result
 
 
 def outside_allocator(cells: Sequence[Cell]) -> set[str]:
@@ -298,16 +397,64 @@ def download(cells: Sequence[Cell]) -> Download:
     return Download("records/", "records", False, len(cells))
 
 
+def older_environments(records: Sequence[Record]) -> list[tuple[str, str, int]]:
+    """Fingerprint, versions and number of the records that the page leaves out."""
+    counts = Counter(str(record.environment.get("fingerprint", "?")) for record in records)
+    versions: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: record.id):
+        found = record.environment
+        text = ", ".join(f"{name} {found[name]}" for name in VERSIONS if found.get(name))
+        versions.setdefault(str(found.get("fingerprint", "?")), text)
+    return [(name, versions[name], number) for name, number in sorted(counts.items())]
+
+
+def _model(cell: Cell) -> tuple[str, str]:
+    return cell.model, cell.source
+
+
+def _drawn(
+    cells: Sequence[Cell], key: Callable[[Cell], tuple[str, str]] = _model
+) -> Iterator[tuple[int, list[Cell], tuple[str, ...]]]:
+    """The cells that a kind of figure draws, by `key`: a number, the cells, and what to say of
+    those that are left out."""
+    models = list(grouped(cells, key).values())
+    shown = {cell.key for cell in thinning.thin(cells)}
+    drawn = [[cell for cell in group if cell.key in shown] for group in models]
+    absent = distinct(group[0].model for group, kept in zip(models, drawn, strict=True) if not kept)
+    last = max((index for index, kept in enumerate(drawn) if kept), default=0)
+    for index, (group, kept) in enumerate(zip(models, drawn, strict=True)):
+        if not kept:
+            continue
+        remarks = []
+        if len(kept) < len(group):
+            remarks.append(
+                f"{len(kept)} of {len(group)} cells are drawn, the largest of each method first; "
+                "all are in the tables."
+            )
+        if index == last and absent:
+            remarks.append(f"Only in the tables: {_listing(absent)}.")
+        yield index, kept, tuple(remarks)
+
+
 def _not_drawn(cells: Sequence[Cell]) -> tuple[str, ...]:
-    names = [
-        f"{cell.short} on {cell.device} ({cell.record.status})"
-        for cell in cells
-        if not cell.drawable
-    ]
-    return (f"Not drawn, for want of a result: {listing(names)}.",) if names else ()
+    names = [f"{cell.short} on {cell.device} ({cell.record.status})" for cell in cells]
+    return (f"Not drawn, for want of a result: {_listing(names)}.",) if names else ()
 
 
-def _panel(drawing: figures.Drawing, ident: str, cells: Sequence[Cell]) -> Panel:
+def _listing(names: list[str]) -> str:
+    more = [f"{len(names) - NAMES} more"] if len(names) > NAMES else []
+    return listing([*names[:NAMES], *more])
+
+
+def _categories(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(palette.category_label(name), palette.category_role(name).css) for name in names]
+
+
+def _phases(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(clean(name), palette.phase_role(number).css) for number, name in enumerate(names)]
+
+
+def _panel(drawing: Drawing, ident: str, cells: Sequence[Cell], heading: str = "") -> Panel:
     from markupsafe import Markup
 
     # The SVG comes from the XML writer, which has escaped every name in it.
@@ -315,11 +462,11 @@ def _panel(drawing: figures.Drawing, ident: str, cells: Sequence[Cell]) -> Panel
     workloads = distinct(cell.workload for cell in cells)
     details = [f"{gib_unit(fits.capacity)}"] if fits else []
     details += workloads if len(workloads) == 1 else []
-    return Panel(cells[0].device, ", ".join(details), Markup(svg.inline(drawing, ident)))
+    return Panel(heading or cells[0].device, ", ".join(details), Markup(svg.inline(drawing, ident)))
 
 
 def _by_model(cells: Sequence[Cell]) -> list[list[Cell]]:
-    return list(grouped(cells, lambda cell: (cell.model, cell.source)).values())
+    return list(grouped(cells, _model).values())
 
 
 def _by_device(cells: Sequence[Cell]) -> list[list[Cell]]:

@@ -39,7 +39,11 @@ def sentences(cells: Sequence[Cell]) -> list[str]:
     if not with_peak:
         return [f"None of the {len(cells)} cells has a result; the reasons are listed below."]
     models = grouped(with_peak, lambda cell: cell.model)
-    result = [_extremes(model, group) for model, group in list(models.items())[:MODELS]]
+    result = [
+        _extremes(model, alike)
+        for model, group in list(models.items())[:MODELS]
+        for alike in grouped(group, _reserves).values()
+    ]
     if len(models) > MODELS:
         result.append(f"{len(models) - MODELS} more models are in the tables.")
     result += [sentence for sentence in (_fits(cells), _fillers(with_peak)) if sentence]
@@ -52,7 +56,9 @@ def sentences(cells: Sequence[Cell]) -> list[str]:
 def _extremes(model: str, cells: Sequence[Cell]) -> str:
     workloads = distinct(cell.workload for cell in cells)
     at = f" at {workloads[0]}" if len(workloads) == 1 else ""
-    kind = "reserved" if cells[0].memory.peak_reserved is not None else "allocated"
+    kind = "reserved" if _reserves(cells[0]) else "allocated"
+    if not _reserves(cells[0]):
+        at += f" on {listing(distinct(cell.device for cell in cells))}"
     names = grouped(cells, lambda cell: cell.name)
     if len(names) == 1:
         name = shorten(cells[0].short, 60)
@@ -64,6 +70,11 @@ def _extremes(model: str, cells: Sequence[Cell]) -> str:
         f"{kind} at the peak, and {shorten(most[0].short, 60)} the most, {_range(most)}: "
         f"{_largest(most) / max(1, _largest(least)):.1f} times as much."
     )
+
+
+def _reserves(cell: Cell) -> bool:
+    """Whether the need is what an allocator reserved: a card's and a CPU's are not compared."""
+    return cell.memory.peak_reserved is not None
 
 
 def _largest(cells: Sequence[Cell]) -> int:

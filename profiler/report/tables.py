@@ -33,12 +33,14 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's header; numbers are aligned at the right."""
+    """A column's header; numbers are aligned at the right. `source` says where its figures come
+    from, in a table that holds more than one source's."""
 
     label: str
     unit: str = ""
     number: bool = True
     swatch: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,13 @@ def memory_field(nbytes: int | None, *, tone: str = "") -> Field:
     """Bytes in GiB; the exact bytes on hover."""
     if nbytes is None:
         return Field(units.NONE)
-    return Field(units.gib(nbytes), nbytes, "bytes", units.exact_bytes(nbytes), tone)
+    tip = units.exact_bytes(nbytes) if nbytes else ""
+    return Field(units.gib(nbytes), nbytes, "bytes", tip, tone)
 
 
 def name_field(cell: Cell) -> Field:
-    """A cell's short name, the whole one on hover."""
-    return Field(cell.short, tip=cell.name, code=True)
+    """A cell's short name, the whole one on hover if it is longer."""
+    return Field(cell.short, tip=cell.name if cell.name != cell.short else "", code=True)
 
 
 def methods(cells: Sequence[Cell]) -> list[Table]:
@@ -347,10 +350,7 @@ def _parameters(cell: Cell) -> list[Field]:
     share = units.percent(params.trainable, params.total)
     return [
         Field(units.count(params.trainable), params.trainable, "count"),
-        Field(
-            share.removesuffix(" %"),
-            tip=f"{params.trainable:,} of {params.total:,}",
-        ),
+        Field(share.removesuffix(" %")),
         Field(units.count(params.total), params.total, "count"),
     ]
 

@@ -80,6 +80,31 @@ def signed_percent(value: float) -> str:
     return f"{MINUS if value < 0 else '+'}{text} %"
 
 
+def difference(value: int) -> str:
+    """A signed whole number.
+
+    >>> difference(1536), difference(-2), difference(0)
+    ('+1,536', '−2', '0')
+    """
+    return f"{MINUS if value < 0 else '+'}{abs(value):,}" if value else "0"
+
+
+def fine_percent(value: float) -> str:
+    """As `signed_percent`, with two digits however small the difference; zero is only zero.
+
+    >>> fine_percent(0.0), fine_percent(0.000123), fine_percent(-0.05), fine_percent(1e-9)
+    ('0 %', '+0.012 %', '−5.0 %', '<0.001 %')
+    """
+    size = abs(100 * value)
+    if size == 0:
+        return "0 %"
+    if size >= 0.995:
+        return signed_percent(value)
+    if size < 0.001:
+        return "<0.001 %"
+    return f"{MINUS if value < 0 else '+'}{size:.{1 - math.floor(math.log10(size))}f} %"
+
+
 def flops_unit(values: Iterable[int]) -> tuple[float, str]:
     """Divisor and unit in which a column of FLOPs reads well."""
     largest = max(values, default=0)
@@ -94,8 +119,10 @@ def seconds_unit(values: Iterable[float]) -> tuple[float, str]:
 
 def scaled(value: float, divisor: float) -> str:
     """
-    >>> scaled(5.1234e12, 1e12), scaled(123456.0, 1.0)
-    ('5.12', '123,456')
+    >>> scaled(5.1234e12, 1e12), scaled(0.32, 1e-3), scaled(123456.0, 1.0)
+    ('5.12', '320.0', '123,456')
     """
     number = value / divisor
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.2f}"
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if abs(number) >= 100 else f"{number:.2f}"

@@ -95,8 +95,13 @@ def config(source: ModelSource) -> PretrainedConfig:
         raise UsageError(f"transformers refuses the config of {source.name!r}: {reason}") from None
 
 
-def build(source: ModelSource, *, dtype: torch.dtype, attention: str = "auto") -> PreTrainedModel:
-    """The causal language model of a source, its weights in `dtype` on the meta device.
+def build(
+    source: ModelSource, *, dtype: torch.dtype, attention: str = "auto", device: str = "meta"
+) -> PreTrainedModel:
+    """The causal language model of a source, its weights in `dtype`.
+
+    On the meta device nothing has memory. On another, buffers have their values and parameters
+    are not initialised: whoever asks for them fills them.
 
     `attention` "auto" leaves the choice to `transformers`. flash-attention 2 is built as sdpa and
     switched on afterwards: its package cannot be imported without CUDA, and shapes do not need it.
@@ -111,7 +116,7 @@ def build(source: ModelSource, *, dtype: torch.dtype, attention: str = "auto") -
     if attention != "auto":
         settings[_ATTENTION] = "sdpa" if attention == "flash_attention_2" else attention
     try:
-        with torch.device("meta"):
+        with torch.device(device), _no_init():
             model = AutoModelForCausalLM.from_config(
                 config(source), trust_remote_code=False, **settings
             )
@@ -124,6 +129,15 @@ def build(source: ModelSource, *, dtype: torch.dtype, attention: str = "auto") -
             raise UsageError(f"{source.name} has no flash_attention_2; use eager or sdpa")
         model.config._attn_implementation = "flash_attention_2"
     return model
+
+
+def _no_init() -> Any:
+    """The context in which `transformers` leaves parameters as they were allocated."""
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:  # before transformers 5
+        from transformers.modeling_utils import no_init_weights
+    return no_init_weights()
 
 
 def dtype_keyword() -> str:

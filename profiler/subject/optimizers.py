@@ -51,11 +51,15 @@ def warm_up(optimizer: torch.optim.Optimizer) -> None:
     """Build what a bitsandbytes optimizer computes from values, before values are fake.
 
     Its 8-bit states need a quantisation map, made by `.tolist()` and sorting
-    (bitsandbytes/optim/optimizer.py, `fill_qmap`).
+    (bitsandbytes/optim/optimizer.py, `fill_qmap`); 32-bit states need none.
     """
-    fill = getattr(optimizer, "fill_qmap", None)
-    if fill is not None and not optimizer.name2qmap:
-        fill()
+    if uses_maps(optimizer) and not optimizer.name2qmap:
+        optimizer.fill_qmap()
+
+
+def uses_maps(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is a bitsandbytes optimizer with 8-bit states."""
+    return getattr(getattr(optimizer, "args", None), "optim_bits", None) == 8
 
 
 @_register("adamw")

@@ -1,7 +1,8 @@
-"""Subject: the model with its method on the meta device, ready for a bench to give it memory."""
+"""Subject: the model with its method, ready for a bench."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ class Subject:
     """What is trained.
 
     Attributes:
-        model: the adapted model, in training mode, on the meta device until a bench fills it.
+        model: the adapted model, in training mode.
         adapter_names: paths of the parameters that the method added.
         params: the counts; a 4-bit weight counts as the numbers it stands for.
         vocab_size: rows of the input embedding: token ids are below it.
@@ -32,8 +33,17 @@ class Subject:
     vocab_size: int
 
 
-def build(cell: Cell) -> Subject:
-    """Build a cell's subject on the meta device: load, quantise, prepare, adapt, as its stack does.
+def build(
+    cell: Cell,
+    *,
+    device: str = "meta",
+    fill: Callable[[torch.nn.Module], None] | None = None,
+) -> Subject:
+    """Build a cell's subject: load, quantise, prepare, adapt, as its stack does.
+
+    Args:
+        device: where weights are made; "meta" gives a subject without memory.
+        fill: called with the loaded and quantised model, to give its weights values.
 
     Raises:
         UsageError, UnsupportedError: see `profiler.resolve`.
@@ -42,7 +52,10 @@ def build(cell: Cell) -> Subject:
 
     spec = cell.spec
     model: Any = models.build(
-        cell.model, dtype=getattr(torch, spec.weights_dtype), attention=spec.attention
+        cell.model,
+        dtype=getattr(torch, spec.weights_dtype),
+        attention=spec.attention,
+        device=device,
     )
     model.config.use_cache = spec.use_cache
     counts = {id(parameter): parameter.numel() for parameter in model.parameters()}
@@ -51,6 +64,8 @@ def build(cell: Cell) -> Subject:
         assert spec.quantization is not None
         assert spec.compute_dtype is not None
         quantize(model, spec.quantization, compute_dtype=getattr(torch, spec.compute_dtype))
+    if fill is not None:
+        fill(model)
     if spec.kbit_prepare == "peft":
         import peft
 
@@ -61,7 +76,10 @@ def build(cell: Cell) -> Subject:
     assert spec.adapter_dtype is not None
     try:
         adapted: Any = cell.method.method.apply(
-            model, cell.config, adapter_dtype=getattr(torch, spec.adapter_dtype)
+            model,
+            cell.config,
+            adapter_dtype=getattr(torch, spec.adapter_dtype),
+            device=device,
         )
     except UnsupportedError as error:
         if cell.method.given:  # the options are the user's, not the preset's

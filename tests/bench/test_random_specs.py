@@ -23,7 +23,7 @@ SPECS = st.fixed_dictionaries(
         "method": st.sampled_from(METHODS),
         "device": st.sampled_from(["t4", "rtx-4090", "a100-80gb", "h100", "sim:cpu"]),
         "batch_size": st.integers(1, 3),
-        "seq_len": st.integers(2, 48),
+        "seq_len": st.integers(3, 48),
         "stack": st.sampled_from(["script", "trainer"]),
         "loop": st.sampled_from([None, "script", "step-function", "trainer"]),
         "quantization": st.sampled_from([None, "nf4", "nf4-dq", "fp4", "fp4-dq", "none"]),

@@ -40,7 +40,12 @@ class PeftMethod(Method):
         return resolve_config(self.peft_type, options, model, given=given)
 
     def apply(
-        self, model: PreTrainedModel, config: dict[str, Any] | None, *, adapter_dtype: torch.dtype
+        self,
+        model: PreTrainedModel,
+        config: dict[str, Any] | None,
+        *,
+        adapter_dtype: torch.dtype,
+        device: str,
     ) -> torch.nn.Module:
         import peft
         import torch
@@ -51,7 +56,7 @@ class PeftMethod(Method):
             **{key: value for key, value in config.items() if key != "peft_type"}
         )
         try:
-            with torch.device("meta"):
+            with torch.device(device):
                 adapted = peft.get_peft_model(
                     model, peft_config, autocast_adapter_dtype=adapter_dtype == torch.float32
                 )

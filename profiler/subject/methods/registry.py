@@ -47,9 +47,20 @@ class Method:
         raise NotImplementedError
 
     def apply(
-        self, model: PreTrainedModel, config: dict[str, Any] | None, *, adapter_dtype: torch.dtype
+        self,
+        model: PreTrainedModel,
+        config: dict[str, Any] | None,
+        *,
+        adapter_dtype: torch.dtype,
+        device: str,
     ) -> torch.nn.Module:
-        """Put the method on a meta model and set `requires_grad`. Returns what is trained."""
+        """Put the method on a model and set `requires_grad`. Returns what is trained.
+
+        Args:
+            config: what `config` gave.
+            adapter_dtype: dtype of the parameters that are added.
+            device: where they are made; "meta" for a simulation.
+        """
         raise NotImplementedError
 
 

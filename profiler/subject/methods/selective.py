@@ -30,7 +30,12 @@ class Selective(Method):
             )
 
     def apply(
-        self, model: PreTrainedModel, config: dict[str, Any] | None, *, adapter_dtype: torch.dtype
+        self,
+        model: PreTrainedModel,
+        config: dict[str, Any] | None,
+        *,
+        adapter_dtype: torch.dtype,
+        device: str,
     ) -> torch.nn.Module:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(self.selects(name) and parameter.is_floating_point())

@@ -1,0 +1,41 @@
+"""Which cells are drawn, or listed in detail, where a page has more than a person looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from profiler.report.cells import Cell, grouped
+
+#: Cells that all the figures of one kind draw together.
+DRAWN = 160
+#: Cells whose details (blocks at the peak, ops) are listed.
+DETAILED = 100
+#: Rows of one panel, and how few a panel may have left when there are many panels.
+ROWS = 60
+FEWEST = 4
+
+
+def thin(cells: Sequence[Cell], limit: int = DRAWN, rows: int = ROWS) -> list[Cell]:
+    """The cells to show: all of them, or a fair share of each panel (model, source and device).
+
+    Of a panel's methods each has its largest run shown before any has a second one. With more
+    panels than the limit has room for, the later ones are left out. The order stays.
+
+    Args:
+        cells: in the page's order, which has the larger first.
+        limit: cells in all.
+        rows: cells of one panel.
+    """
+    panels = grouped(cells, lambda cell: (cell.model, cell.source, cell.device))
+    if not panels or (len(cells) <= limit and max(len(panel) for panel in panels.values()) <= rows):
+        return list(cells)
+    share = min(rows, max(FEWEST, limit // len(panels)))
+    kept: set[str] = set()
+    for panel in list(panels.values())[: max(1, limit // share)]:
+        seen: dict[str, int] = {}
+        ranked = []
+        for place, cell in enumerate(panel):
+            seen[cell.method] = seen.get(cell.method, 0) + 1
+            ranked.append((seen[cell.method], place, cell.key))
+        kept.update(key for _, _, key in sorted(ranked)[:share])
+    return [cell for cell in cells if cell.key in kept]
