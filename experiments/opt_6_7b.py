@@ -32,9 +32,17 @@ METHODS = (
 )
 
 
+#: Really run here beside its simulation, on the smallest of the family.
+MEASURED_METHODS = (f"lora:r=8,{LORA}", f"qlora:{QLORA}")
+
+
 def study(quick: bool = False) -> list[RunSpec]:
-    """Every method on every GPU; quick: OPT-125M on one."""
+    """Every method on every GPU, and a small measured part; quick: OPT-125M on one GPU."""
     model, devices = ("opt-125m", DEVICES[:1]) if quick else ("opt-6.7b", DEVICES)
+    simulated = [(model, method, device) for method in METHODS for device in devices]
+    measured = [
+        ("opt-125m", method, device) for method in MEASURED_METHODS for device in ("cpu", "sim:cpu")
+    ]
     return [
         RunSpec(
             model=model,
@@ -44,6 +52,5 @@ def study(quick: bool = False) -> list[RunSpec]:
             seq_len=SEQ_LEN,
             device=device,
         )
-        for method in METHODS
-        for device in devices
+        for model, method, device in (*simulated, *([] if quick else measured))
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,7 @@ def build(
     if attention != "auto":
         settings[_ATTENTION] = "sdpa" if attention == "flash_attention_2" else attention
     try:
-        with torch.device(device), _no_init():
+        with torch.device(device), _no_init() if device != "meta" else nullcontext():
             model = AutoModelForCausalLM.from_config(
                 config(source), trust_remote_code=False, **settings
             )
@@ -124,6 +125,7 @@ def build(
         # The first sentence says what; how to ask for support upstream is left out.
         reason = " ".join(str(error).split()).split(". Please")[0].split(". If")[0][:300]
         raise UsageError(f"transformers cannot build {source.name!r}: {reason}") from None
+    model.tie_weights()  # part of the initialisation that was left out
     if attention == "flash_attention_2":
         if not getattr(model, "_supports_flash_attn", getattr(model, "_supports_flash_attn_2", 0)):
             raise UsageError(f"{source.name} has no flash_attention_2; use eager or sdpa")

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from invariants import check_invariants
 from tiny import write
 
@@ -20,6 +21,7 @@ from profiler.record import Record
 from profiler.resolve import resolve
 from profiler.spec import RunSpec
 from profiler.subject import methods
+from profiler.subject import models as models_module
 
 FAMILIES = ("opt", "llama", "gpt2", "bloom")
 QUANTIZATIONS = ("none", "nf4", "nf4-dq", "fp4", "fp4-dq")
@@ -107,6 +109,16 @@ def test_every_loop_checkpointing_and_padding(
 def test_every_optimizer(models: dict[str, str], optimizer: str) -> None:
     measured, simulated = both(model=models["llama"], method="lora:r=64", optimizer=optimizer)
     assert_same_bytes(measured, simulated)
+
+
+@pytest.mark.parametrize("model", ["opt-125m", "gpt2", "bloom-560m"])
+def test_tied_embeddings_stay_tied(model: str) -> None:
+    overrides = ("n_layer=1",) if model != "opt-125m" else ("num_hidden_layers=1",)
+    measured, simulated = both(model=model, model_override=overrides, seq_len=4)
+    assert_same_bytes(measured, simulated)
+    cell = resolve(RunSpec(model=model, model_override=overrides, device="cpu"))
+    base = models_module.build(cell.model, dtype=torch.bfloat16, device="cpu")
+    assert base.get_output_embeddings().weight is base.get_input_embeddings().weight
 
 
 def test_a_measured_record_is_whole(models: dict[str, str]) -> None:

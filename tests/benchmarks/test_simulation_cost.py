@@ -1,0 +1,80 @@
+"""What watching costs: a simulated cell against the same two steps on bare fake tensors.
+
+Both run in turn in one process; medians are compared, never absolute times.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import pytest
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from profiler.bench import fakes
+from profiler.bench.cuda.semantics import semantics
+from profiler.bench.subject_trace import batch_values
+from profiler.execute import run
+from profiler.hardware import devices
+from profiler.resolve import resolve
+from profiler.spec import RunSpec
+from profiler.subject.subject import build
+from profiler.subject.workloads.train import TrainStep
+from profiler.trace import Trace
+
+SPEC = RunSpec(
+    model="llama-3.2-3b", method="lora:r=32", batch_size=4, seq_len=512, device="l40s"
+)
+ROUNDS = 3
+
+
+class Nothing:
+    def phase(self, name: str) -> None:
+        pass
+
+    def forward_done(self, outputs: Any) -> None:
+        pass
+
+    def backward_done(self) -> None:
+        pass
+
+    def optimizer_done(self) -> None:
+        pass
+
+
+def bare_steps() -> float:
+    """Seconds of two steps under FakeTensorMode alone; building is not counted."""
+    cell = resolve(SPEC)
+    subject = build(cell)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fakes.fill(subject.model, mode)
+    trace = Trace(cuda=True, source="simulated")
+    with semantics(devices.device(SPEC.device), cell.spec, trace):
+        batch = {
+            name: mode.from_tensor(value)
+            for name, value in batch_values(subject, cell.spec).items()
+            if name != "attention_mask"  # without known values a mask would be materialised
+        }
+        step = TrainStep(subject.model, cell.spec, batch, cuda=True)
+        with mode:
+            start = time.perf_counter()
+            step(Nothing())
+            step(Nothing())
+            return time.perf_counter() - start
+
+
+def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
+    benchmark: Any, request: pytest.FixtureRequest
+) -> None:
+    run(SPEC)  # imports and caches are nobody's cost
+    bare, whole = [], []
+    for _ in range(ROUNDS):
+        bare.append(bare_steps())
+        start = time.perf_counter()
+        assert run(SPEC).status == "ok"
+        whole.append(time.perf_counter() - start)
+    ratio = statistics.median(whole) / statistics.median(bare)
+    benchmark.extra_info["cell_over_bare_steps"] = ratio
+    benchmark.pedantic(run, args=(SPEC,), rounds=1)
+    assert ratio <= 1.5
