@@ -6,11 +6,12 @@ OLDEST ?= .venv-oldest
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test lint format typecheck compat reports clean
+.PHONY: help sweep test benchmarks lint format typecheck compat reports clean
 
 help:
 	@echo "make sweep      set up, run the default study, print where its page is"
 	@echo "make test       set up, run the tests"
+	@echo "make benchmarks what watching costs, as ratios within one run"
 	@echo "make lint       ruff: lint and format"
 	@echo "make format     let ruff rewrite what it can"
 	@echo "make typecheck  mypy"
@@ -41,7 +42,10 @@ sweep: $(VENV)/.installed-test
 	@$(BIN)/python -m profiler.sweep $(ARGS)
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --ignore=tests/benchmarks $(ARGS)
+
+benchmarks: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/benchmarks $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

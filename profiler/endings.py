@@ -57,39 +57,44 @@ class Ending:
 
     def describe(self) -> tuple[Status, str]:
         """The record's status and error."""
-        status, reason = self._reason()
-        facts = [f"{reason} after {self.seconds:.1f} s", self._memory()]
+        status, event, detail = self._reason()
+        facts = [f"{event} after {self.seconds:.1f} s{detail}", self._memory()]
         said = telling(self.log)
         if said:
             facts.append("last in its log: " + " | ".join(said))
         return status, "; ".join(fact for fact in facts if fact)
 
-    def _reason(self) -> tuple[Status, str]:
+    def _reason(self) -> tuple[Status, str, str]:
+        """The status, what happened, and what more there is to say about it."""
         if self.stopped == "memory":
             assert self.available is not None
-            return "oom", (
-                f"out of memory: stopped with {_gib(self.available.nbytes)} of "
-                f"{_gib(self.available.limit)} left {self.available.where}, less than the "
-                f"{_gib(self.available.reserve)} that are kept free,"
+            left = (
+                f" with {_gib(self.available.nbytes)} of {_gib(self.available.limit)} left "
+                f"{self.available.where}, less than the {_gib(self.available.reserve)} that are "
+                "kept free"
             )
+            return "oom", "out of memory: stopped", left
         if self.stopped == "timeout":
-            return "timeout", f"no result within {self.timeout:g} s (--timeout); stopped"
+            return "timeout", "stopped without a result", f" (--timeout {self.timeout:g})"
         code = self.returncode
         if code is None:
-            return "crashed", "the process could not be ended; given up"
+            return "crashed", "the process could not be ended; given up", ""
         if code >= 0:
-            return "crashed", f"the process ended without a result (exit code {code})"
+            return "crashed", f"the process ended without a result (exit code {code})", ""
         name = _signal(-code)
         if name == "SIGKILL" and self.oom_killed:
-            return "oom", "out of memory: the kernel's out-of-memory killer sent SIGKILL"
+            return (
+                "oom",
+                "out of memory: killed by SIGKILL",
+                " by the kernel's out-of-memory killer",
+            )
         if name == "SIGABRT" and any("std::bad_alloc" in line for line in self.log):
-            return "oom", "out of memory: std::bad_alloc ended the process by SIGABRT"
-        reason = f"the process was killed by {name}"
+            return "oom", "out of memory: ended by SIGABRT", " (std::bad_alloc)"
+        detail = ""
         if name == "SIGKILL":
-            reason += ", most often the work of the kernel's out-of-memory killer"
-            if self.oom_killed is False:
-                reason += " (not here: the kernel counts no such kill)"
-        return "crashed", reason
+            killer = "by the kernel's out-of-memory killer, the usual reason"
+            detail = f", not {killer}" if self.oom_killed is False else f", likely {killer}"
+        return "crashed", f"the process was killed by {name}", detail
 
     def _memory(self) -> str:
         if not self.rss_last:

@@ -51,9 +51,7 @@ class Outcome:
     kept: bool = True
 
 
-def run_cell(
-    spec: RunSpec, *, ignore_memory: bool = False, timeout: float | None = None
-) -> Record:
+def run_cell(spec: RunSpec, *, ignore_memory: bool = False, timeout: float | None = None) -> Record:
     """The job of one task, in whatever process it runs; the options as `profiler.execute.run`'s."""
     from profiler.execute import run
 

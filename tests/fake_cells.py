@@ -81,7 +81,9 @@ def run(made: RunSpec, **options: Any) -> Record:
         threading.Event().wait()
     if word == "oom":
         return record(made, status="oom", source=rest or "simulated", error="does not fit")
-    if word in ("failed", "unsupported"):
+    if word == "where":
+        return record(made, error=str(os.getpid()))
+    if word in ("failed", "refused", "unsupported"):
         return record(made, status=word, error="as asked")
     return record(made)
 

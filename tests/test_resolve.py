@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from profiler.errors import NotBuiltError, UsageError
+from profiler.hardware import local_cuda
 from profiler.resolve import check, resolve
 from profiler.spec import RunSpec
 
@@ -92,9 +93,34 @@ def test_wrong_values_are_one_line(fields: dict[str, object], words: str) -> Non
     assert "\n" not in str(raised.value)
 
 
+def test_the_cpu_is_always_there_and_a_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check(RunSpec(model="opt-125m", device="cpu"))
+    monkeypatch.setattr(local_cuda, "missing", lambda: "")
+    check(RunSpec(model="opt-125m", device="cuda"))
+    monkeypatch.setattr(local_cuda, "missing", lambda: "the driver is on holiday")
+    with pytest.raises(UsageError, match=r"driver is on holiday.+simulate.+rtx-4090"):
+        check(RunSpec(model="opt-125m", device="cuda"))
+
+
 @pytest.mark.parametrize(
-    "fields", [{"method": "lora&ia3"}, {"method": "./mine.py:Mine"}, {"device": "cpu"}]
+    "fields",
+    [
+        {},
+        {"method": "qlora", "stack": "script"},
+        {"method": "full", "checkpointing": "reentrant", "attention": "eager"},
+        {"method": "ia3:target_modules=k_proj,feedforward_modules=[]", "optimizer": "sgd"},
+        {"model": "bloom-560m", "use_cache": True, "model_override": ("vocab_size=1000",)},
+    ],
 )
+def test_a_resolved_cell_resolves_to_itself(fields: dict[str, object]) -> None:
+    cell = resolve(RunSpec(**{"model": "opt-125m", "device": "cpu", **fields}))  # type: ignore[arg-type]
+    again = resolve(cell.spec)
+    assert (again.id, again.record_spec) == (cell.id, cell.record_spec)
+
+
+@pytest.mark.parametrize("fields", [{"method": "lora&ia3"}, {"method": "./mine.py:Mine"}])
 def test_what_is_not_built_is_refused_by_name(fields: dict[str, str]) -> None:
     with pytest.raises(NotBuiltError, match="not built yet"):
         check(RunSpec(**{"model": "opt-125m", **fields}))  # type: ignore[arg-type]

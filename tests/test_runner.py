@@ -120,6 +120,40 @@ def test_stored_cells_are_reused_until_told_otherwise(tmp_path: Path) -> None:
     assert ran[4:] == ["ok", "failed", "unsupported"]
 
 
+def test_what_was_refused_is_always_tried_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    task = fake_cells.task("refused", device="cpu")
+    for _ in range(2):
+        outcome = _run([task], store)["refused"]
+        assert not outcome.reused
+        assert outcome.record is not None
+        assert outcome.record.status == "refused"
+
+
+def test_measured_cells_run_after_the_simulated_ones_and_not_beside_each_other(
+    tmp_path: Path,
+) -> None:
+    tasks = [
+        fake_cells.task(f"where {number}", device=device)
+        for number, device in enumerate(["cpu", "rtx-4090", "cuda", "sim:cpu", "t4"])
+    ]
+    started: list[str] = []
+    outcomes = list(
+        run_tasks(
+            tasks,
+            Store(tmp_path),
+            workers=2,
+            job=fake_cells.run,
+            started=lambda task: started.append(task.spec.device),
+        )
+    )
+    assert started[-2:] == ["cpu", "cuda"]
+    assert [one.task.source for one in outcomes] == ["simulated"] * 3 + ["measured"] * 2
+    processes = [one.record.error for one in outcomes if one.record is not None]
+    assert str(os.getpid()) not in processes[:3]
+    assert processes[3:] == [str(os.getpid())] * 2
+
+
 def test_a_stored_cell_shows_the_label_it_was_asked_for_by(tmp_path: Path) -> None:
     store = Store(tmp_path)
     typed = fake_cells.task("ok")

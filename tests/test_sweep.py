@@ -17,6 +17,8 @@ import pytest
 
 import profiler
 from profiler import noise, report, studies, sweep
+from profiler.record import Record
+from profiler.spec import RunSpec
 from profiler.store import Store
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -137,7 +139,7 @@ def test_the_exit_status_says_whether_every_cell_has_a_result(
 WRONG = {
     "unknown flag": (["--bacth-size", "2"], "did you mean --batch-size?"),
     "a flag cut short": (["--mod", "tiny"], "--model"),
-    "an unknown study": (["opt_6_7"], "did you mean opt_6_7b?"),
+    "an unknown study": (["opt_6_7"], "did you mean opt_6_7b"),
     "a study file that is not there": (["none.py"], "none.py"),
     "two studies": (["opt_6_7b", "opt_6_7b"], "unexpected argument"),
     "no value": (["--model"], "--model"),
@@ -151,6 +153,8 @@ WRONG = {
     "given twice": (["--model", "tiny", "--seed", "1", "--seed", "2"], "--seed is given twice"),
     "no format": (["--model", "tiny", "--format", "jsno"], "did you mean json?"),
     "no workers": (["--model", "tiny", "--workers", "0"], "--workers must be at least 1"),
+    "no time": (["--model", "tiny", "--timeout", "0"], "--timeout must be more than 0"),
+    "no length of time": (["--model", "tiny", "--timeout", "nan"], "--timeout must be more than 0"),
     "no filter": (["--model", "tiny", "--filter", "a and"], "--filter"),
     "a filter that leaves nothing": (["--model", "tiny", "--filter", "b"], "leaves none"),
     "quick without a study": (["--model", "tiny", "--quick"], "--quick"),
@@ -187,6 +191,23 @@ def test_wrong_usage_found_while_running_leaves_the_others_results(command: Comm
     )
     assert command("--model", "tiny", "--method", "usage", "--quiet") == 2
     assert command.out == ""
+
+
+def test_what_a_measured_cell_may_take_reaches_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def run(made: RunSpec, **options: Any) -> Record:
+        seen.append(options)
+        return fake_cells.run(made)
+
+    monkeypatch.setattr(sys.modules["profiler.execute"], "run", run)
+    assert command("--model", "tiny", "--device", "cpu", "--ignore-memory", "--timeout", "9") == 0
+    assert command("--model", "tiny", "--device", "cpu", "--overwrite") == 0
+    assert seen[0] == {"ignore_memory": True, "timeout": 9.0}
+    assert seen[1]["ignore_memory"] is False
+    assert seen[1]["timeout"] > 60
 
 
 def test_a_dry_run_lists_the_cells_and_runs_none(command: Command) -> None:

@@ -43,10 +43,12 @@ def main(measure: Callable[[RunSpec], Record] | None = None) -> int:
 
 
 def _measure(spec: RunSpec) -> Record:
-    from profiler.bench.measured import measure
     from profiler.resolve import resolve
 
-    return measure(resolve(spec))
+    cell = resolve(spec)
+    from profiler.bench.measured import measure
+
+    return measure(cell)
 
 
 def _volunteer() -> None:

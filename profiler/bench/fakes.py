@@ -71,4 +71,3 @@ def fill(model: torch.nn.Module, mode: FakeTensorMode) -> None:
         for holder, key, tensor in attributes(module):
             if tensor.is_meta:
                 holder[key] = fakes.tensor(tensor)
-

@@ -10,6 +10,7 @@ The CUDA half (events, allocator statistics) is written to be read: no GPU has r
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import resource
 import statistics
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from profiler.analysis import flops, memory
 from profiler.analysis.alloc_conf import AllocConf
 from profiler.bench import kernels, weights
 from profiler.bench.categories import decide
+from profiler.bench.host_allocator import returning_freed
 from profiler.bench.modules import ModulePaths
 from profiler.bench.shadows import Shadows
 from profiler.bench.subject_trace import TraceProbe, batch_values, register, register_maps
@@ -53,16 +56,19 @@ def measure(cell: Cell) -> Record:
         spec=cell.record_spec,
         environment=environment(device),
     )
-    process = {"rss_before": resident()}
-    started = time.perf_counter()
-    subject, step = prepare(cell)
-    built = time.perf_counter() - started
-    process["rss_loaded"] = resident()
-    record.params = subject.params
+    import_all()
     losses: list[float] = []
-
-    with allocator_window() as window:
-        trace = track(subject, step, window.mark, losses)
+    with returning_freed():
+        process = {"rss_before": resident()}
+        started = time.perf_counter()
+        subject, step = prepare(cell)
+        built = time.perf_counter() - started
+        process["rss_loaded"] = resident()
+        record.params = subject.params
+        with allocator_window() as window:
+            reset_peak_resident()
+            trace = track(subject, step, window.mark, losses)
+            process["rss_peak"] = peak_resident()
     seen = window.peak(sum(block.nbytes for block in trace.blocks if block.phase == "setup"))
     record.memory = memory.analyse(trace, memory.levels(trace, AllocConf(), None))
     record.flops = flops.analyse(trace)
@@ -74,7 +80,8 @@ def measure(cell: Cell) -> Record:
     tokens = spec.batch_size * spec.seq_len * spec.grad_accumulation
     record.time = timer.time(tokens)
     record.time.kernels = kernels.profile(step, trace, device)
-    process["rss_peak"] = peak_resident()
+    assert record.memory.peak_allocated is not None
+    process["rss_explained"] = process["rss_before"] + record.memory.peak_allocated
     record.memory.process = process
     extra: dict[str, Any] = {
         "losses": losses,
@@ -85,6 +92,18 @@ def measure(cell: Cell) -> Record:
         setattr(record, key, value)
     record.status = "ok"
     return record
+
+
+def import_all() -> None:
+    """Import what a step imports on its way, so that it is not taken for the step's memory."""
+    import bitsandbytes
+    import peft
+    from transformers import Trainer
+
+    del bitsandbytes, peft, Trainer
+    # The first product starts the thread pool and the library's own caches.
+    sample = torch.ones(64, 64, dtype=torch.bfloat16, requires_grad=True)
+    (sample @ sample).sum().backward()
 
 
 def prepare(cell: Cell) -> tuple[Subject, TrainStep]:
@@ -273,16 +292,19 @@ def resident() -> int:
 
 
 def peak_resident() -> int:
-    """The most it has been."""
-    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, _status("VmHWM"))
+    """The most it has been since `reset_peak_resident`."""
+    return _status("VmHWM")
+
+
+def reset_peak_resident() -> None:
+    """Begin a new peak (proc(5), /proc/[pid]/clear_refs)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _status(key: str) -> int:
     try:
-        with open("/proc/self/status") as status:  # noqa: PTH123
-            for line in status:
-                if line.startswith(key):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -9,6 +9,7 @@ https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -45,7 +46,7 @@ class Reading:
 
 
 class Sampler:
-    """Samples a device while the body of a `with` runs.
+    """Samples a device while the body of a `with` runs; used once.
 
     >>> with Sampler() as sampler:
     ...     pass  # steps, and torch.cuda.synchronize() after the last
@@ -78,7 +79,7 @@ class Sampler:
         self._watts: list[tuple[float, float]] = []
         self._device_memory: list[int] = []
         self._process_memory: list[int] = []
-        self._started = (0.0, None)
+        self._started: tuple[float, Any] = (0.0, None)
 
     def __enter__(self) -> Sampler:
         self._device = self._open()
@@ -103,7 +104,7 @@ class Sampler:
         self._sample()
         self._ask("nvmlShutdown")
         seconds = ended - self._started[0]
-        joules, source = self._joules(millijoules)
+        joules, source = self._joules(millijoules, seconds)
         self.reading = Reading(
             seconds=seconds,
             joules=joules,
@@ -150,15 +151,21 @@ class Sampler:
     def _millijoules(self) -> Any:
         return self._ask("nvmlDeviceGetTotalEnergyConsumption", self._device)
 
-    def _joules(self, millijoules: Any) -> tuple[float | None, str | None]:
+    def _joules(self, millijoules: Any, seconds: float) -> tuple[float | None, str | None]:
         """Energy of the window and where it comes from."""
         before = self._started[1]
-        if before is not None and millijoules is not None and millijoules >= before:
+        # A counter that stood still has not seen the window.
+        if before is not None and millijoules is not None and millijoules > before:
             return (millijoules - before) / 1e3, "energy counter"
-        if len(self._watts) < 2:
+        pairs = list(itertools.pairwise(self._watts))
+        sampled = sum(after[0] - before[0] for before, after in pairs)
+        if sampled <= 0:
             return None, None
-        pairs = zip(self._watts, self._watts[1:], strict=False)
-        return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairs), "power samples"
+        # Trapezoids; the first and the last sample lie just outside the window.
+        integral = sum(
+            (after[0] - before[0]) * (before[1] + after[1]) / 2 for before, after in pairs
+        )
+        return integral * seconds / sampled, "power samples"
 
     def _ask(self, function: str, *arguments: Any) -> Any:
         """What a function of the library answers, None if it cannot."""

@@ -24,6 +24,7 @@ from profiler.subject.subject import Subject
 from profiler.subject.workloads.train import TrainStep
 from profiler.trace import Trace
 
+
 def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
     """Run a warm-up step and `spec.steps` further ones on fake tensors.
 
@@ -104,4 +105,3 @@ def _values_are_known() -> Iterator[None]:
     finally:
         for module, function in replaced:
             vars(module)["is_tracing"] = function
-

@@ -10,7 +10,6 @@ from typing import Literal
 
 from profiler.errors import unknown
 
-
 #: What `--device` takes for this machine: the step is really run.
 MEASURED = ("cpu", "cuda")
 

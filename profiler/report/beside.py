@@ -92,13 +92,11 @@ def overview(pairs: Sequence[Pair]) -> list[Table]:
 def _overview(pairs: Sequence[Pair]) -> Table:
     both = [cell for pair in pairs for cell in (pair.measured, pair.simulated)]
     phases = phases_of(both)
-    varied = len(distinct(pair.measured.workload for pair in pairs)) > 1
 
     def row(pair: Pair) -> list[Field]:
         one, other = pair.measured.memory, pair.simulated.memory
         return [
             name_field(pair.measured),
-            *([Field(pair.measured.workload)] if varied else []),
             _agreement(pair),
             memory_field(one.peak_allocated),
             memory_field(other.peak_allocated),
@@ -112,19 +110,18 @@ def _overview(pairs: Sequence[Pair]) -> Table:
         ]
 
     groups = []
-    for (device, named), group in by_machine(pairs).items():
+    for (where, workload), group in _groups(pairs).items():
         remarks = distinct(
             f"{pair.measured.short}: {', '.join(pair.differing)}"
             for pair in group
             if pair.differing
         )
         note = f"Other versions: {'; '.join(remarks)}." if remarks else ""
-        groups.append(Rows(machine(device, named), [row(pair) for pair in group], note))
+        groups.append(Rows(f"{where}, {workload}", [row(pair) for pair in group], note))
     return Table(
         caption=f"{pairs[0].measured.model}: peak allocated, measured beside simulated",
         columns=[
             Column("method", number=False),
-            *([Column("batch × length", number=False)] if varied else []),
             Column("agreement", number=False),
             Column("peak", "GiB", source="measured"),
             Column("peak", "GiB", source="simulated"),
@@ -322,6 +319,15 @@ def by_machine(pairs: Sequence[Pair]) -> dict[tuple[str, str], list[Pair]]:
     return result
 
 
+def _groups(pairs: Sequence[Pair]) -> dict[tuple[str, str], list[Pair]]:
+    """Pairs by machine and workload."""
+    result: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        where = machine(pair.measured.device, pair.simulated.device)
+        result.setdefault((where, pair.measured.workload), []).append(pair)
+    return result
+
+
 def machine(device: str, named: str) -> str:
     """The two devices of a pair."""
     return f"measured on {device}, simulated as {named}"
@@ -339,9 +345,7 @@ def _agreement(pair: Pair) -> Field:
     if pair.peak.verdict != "unknown":
         return _agreement_of(pair.peak)
     missing = [
-        cell
-        for cell in (pair.measured, pair.simulated)
-        if cell.memory.peak_allocated is None
+        cell for cell in (pair.measured, pair.simulated) if cell.memory.peak_allocated is None
     ]
     return Field(
         ", ".join(f"{cell.source} {cell.record.status}" for cell in missing),

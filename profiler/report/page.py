@@ -40,7 +40,7 @@ OUTLIER = 5
 #: More names than this are counted, not listed.
 NAMES = 12
 #: What tells one environment from another, beside its fingerprint.
-VERSIONS = ("profiler", "torch", "transformers", "peft", "bitsandbytes", "commit")
+VERSIONS = ("profiler", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "commit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +142,12 @@ def context(
         "pair_details": beside.details(pairs[: thinning.DETAILED]),
         "processes": beside.processes(cells),
         "holders": holders(cells),
+        "holding": sum(bool(cell.memory.largest_at_peak) for cell in cells),
         "times": durations(cells),
         "time_tables": times.steps(cells),
         "time_kinds": distinct(times.time_of(cell).source for cell in cells if cell.record.time),
         "ops": ops(cells),
-        "details_limit": thinning.DETAILED,
+        "timed": sum(bool(cell.record.time and cell.record.time.kernels) for cell in cells),
         "phases": phases(cells),
         "phase_tables": tables.phases(cells),
         "published": published.compare(cells, published.load()),
@@ -418,7 +419,7 @@ def _drawn(
     """The cells that a kind of figure draws, by `key`: a number, the cells, and what to say of
     those that are left out."""
     models = list(grouped(cells, key).values())
-    shown = {cell.key for cell in thinning.thin(cells)}
+    shown = {cell.key for cell in thinning.thin(cells, thinning.DRAWN)}
     drawn = [[cell for cell in group if cell.key in shown] for group in models]
     absent = distinct(group[0].model for group, kept in zip(models, drawn, strict=True) if not kept)
     last = max((index for index, kept in enumerate(drawn) if kept), default=0)

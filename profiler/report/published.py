@@ -16,6 +16,11 @@ from profiler.report.tables import Column, Rows, Table, memory_field
 from profiler.report.tables import Field as TableField
 from profiler.report.text import listing
 
+#: "About": a figure within this share of the published one reproduces it.
+ABOUT = 0.05
+#: What a published GB may mean, in bytes, and how it is written.
+READINGS = {"10⁹": units.GB, "2³⁰": units.GIB}
+
 
 class PublishedRow(BaseModel):
     """One row of a published table.
@@ -93,7 +98,8 @@ def _table(published: PublishedTable, cells: Sequence[Cell], source: str) -> Tab
         columns=[
             Column("whose", number=False),
             Column("memory", "GB"),
-            Column("difference", "GB"),
+            *(Column("difference", f"if GB is {name} bytes") for name in READINGS),
+            Column("reproduced", f"within {100 * ABOUT:g} %", number=False),
             Column("reserved", "peak, GiB"),
             Column("allocated", "peak, GiB"),
             Column("trainable", "% of all"),
@@ -126,7 +132,7 @@ def _theirs(row: PublishedRow) -> list[TableField]:
     return [
         TableField("published"),
         TableField(row.memory, row.memory_gb, "published"),
-        *[TableField(units.NONE)] * 3,
+        *[TableField(units.NONE)] * (len(READINGS) + 3),
         TableField(row.trainable or units.NONE, row.trainable_percent, "percent"),
         *[TableField(units.NONE)] * 2,
     ]
@@ -137,13 +143,6 @@ def _ours(row: PublishedRow, cells: Sequence[Cell]) -> list[TableField]:
     cell = cells[0]
     peak, params = cell.peak, cell.record.params
     assert peak is not None
-    in_gb = peak / units.GB
-    difference = TableField(units.NONE)
-    if row.memory_gb is not None:
-        absolute = in_gb - row.memory_gb
-        sign = units.MINUS if absolute < 0 else "+"
-        relative = units.signed_percent(absolute / row.memory_gb)
-        difference = TableField(f"{sign}{abs(absolute):.1f} ({relative})")
     trainable = [TableField(units.NONE)] * 3
     if params is not None:
         trainable = [
@@ -155,20 +154,49 @@ def _ours(row: PublishedRow, cells: Sequence[Cell]) -> list[TableField]:
             TableField(units.count(params.total), params.total, "count"),
         ]
     devices = listing(distinct(cell.device for cell in cells))
+    kind = "" if cell.memory.peak_reserved is not None else ", allocated"
     return [
-        TableField(f"{cell.short}, {cell.workload}, on {devices}", tip=cell.name),
-        TableField(f"{in_gb:.1f} GB", peak, "bytes", units.exact_bytes(peak)),
-        difference,
+        TableField(f"{cell.short}, {cell.workload}, on {devices}{kind}", tip=cell.name),
+        TableField(f"{peak / units.GB:.1f} GB", peak, "bytes", units.exact_bytes(peak)),
+        *(_difference(peak, row.memory_gb, size) for size in READINGS.values()),
+        _reproduced(cell, row.memory_gb),
         memory_field(cell.memory.peak_reserved),
         memory_field(cell.memory.peak_allocated),
         *trainable,
     ]
 
 
+def _difference(peak: int, published: float | None, size: int) -> TableField:
+    """Ours less theirs, `size` being the bytes of their GB."""
+    if published is None:
+        return TableField(units.NONE)
+    absolute = peak / size - published
+    size_of_it = f"{abs(absolute):.1f}"
+    sign = "" if float(size_of_it) == 0 else units.MINUS if absolute < 0 else "+"
+    return TableField(f"{sign}{size_of_it} ({units.signed_percent(absolute / published)})")
+
+
+def _reproduced(cell: Cell, published: float | None) -> TableField:
+    """Under which readings ours is about theirs; a CPU reserves nothing that could be."""
+    reserved = cell.memory.peak_reserved
+    if published is None or reserved is None:
+        return TableField(units.NONE)
+    found = [
+        f"{name} bytes"
+        for name, size in READINGS.items()
+        if abs(reserved / size - published) <= ABOUT * published
+    ]
+    if not found:
+        return TableField("✗ no", tone="bad")
+    return TableField(
+        "✓ either way" if len(found) == len(READINGS) else f"✓ {found[0]}", tone="good"
+    )
+
+
 def _no_run() -> list[TableField]:
     return [
         TableField("no run of this configuration", tone="muted"),
-        *[TableField(units.NONE)] * 7,
+        *[TableField(units.NONE)] * (len(READINGS) + 7),
     ]
 
 

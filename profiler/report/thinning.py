@@ -15,7 +15,7 @@ ROWS = 60
 FEWEST = 4
 
 
-def thin(cells: Sequence[Cell], limit: int = DRAWN, rows: int = ROWS) -> list[Cell]:
+def thin(cells: Sequence[Cell], limit: int, rows: int = ROWS) -> list[Cell]:
     """The cells to show: all of them, or a fair share of each panel (model, source and device).
 
     Of a panel's methods each has its largest run shown before any has a second one. With more

@@ -1,11 +1,10 @@
 """What watching costs: a simulated cell against the same two steps on bare fake tensors.
 
-Both run in turn in one process; medians are compared, never absolute times.
+Both run in turn in one process; the least disturbed run of each is compared, never an absolute time.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from typing import Any
 
@@ -23,10 +22,8 @@ from profiler.subject.subject import build
 from profiler.subject.workloads.train import TrainStep
 from profiler.trace import Trace
 
-SPEC = RunSpec(
-    model="llama-3.2-3b", method="lora:r=32", batch_size=4, seq_len=512, device="l40s"
-)
-ROUNDS = 3
+SPEC = RunSpec(model="llama-3.2-3b", method="lora:r=32", batch_size=4, seq_len=512, device="l40s")
+ROUNDS = 4
 
 
 class Nothing:
@@ -74,7 +71,7 @@ def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
         start = time.perf_counter()
         assert run(SPEC).status == "ok"
         whole.append(time.perf_counter() - start)
-    ratio = statistics.median(whole) / statistics.median(bare)
+    ratio = min(whole) / min(bare)
     benchmark.extra_info["cell_over_bare_steps"] = ratio
     benchmark.pedantic(run, args=(SPEC,), rounds=1)
     assert ratio <= 1.5

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from profiler.record import Record
+from profiler.record import Kernel, Record, Time
 from profiler.trace import CATEGORIES
 
 GIB = 2**30
@@ -199,10 +199,52 @@ def make_record(
     return Record.from_dict({**data, **changes})
 
 
+def on_cpu(device: str, method: str = "lora:r=64", **changes: Any) -> Record:
+    """A record of a CPU: measured (`cpu`) or simulated as it (`sim:cpu`), equal to the byte."""
+    result = make_record(method, **changes)
+    result.spec["device"] = device
+    result.id = f"{result.id}-{device}"
+    result.source = "measured" if device == "cpu" else "simulated"
+    result.fits = result.energy = None
+    memory = result.memory
+    memory.peak_reserved = memory.device_total = None
+    memory.outside_allocator = {}
+    result.environment |= {"cpu_features": ["avx2"]}
+    result.time = None
+    if device == "cpu":
+        memory.process = {"rss_before": 600 * MIB, "rss_peak": 20 * GIB}
+        result.time = Time(
+            source="measured",
+            step=4.2,
+            phases={"forward": 1.4, "backward": 2.7, "optimizer": 0.1},
+            tokens_per_second=30.5,
+            spread={"p20": 4.1, "median": 4.2, "p80": 4.4},
+            kernels=[
+                Kernel(
+                    name=f"kernel {number}",
+                    op="aten.mm",
+                    phase="forward",
+                    count=number + 1,
+                    seconds=0.5 / (number + 1),
+                    flops=10**9 * number,
+                    bytes=MIB * number,
+                )
+                for number in range(14)
+            ],
+        )
+    return result
+
+
 @pytest.fixture
 def record() -> RecordFactory:
     """`make_record`."""
     return make_record
+
+
+@pytest.fixture
+def cpu() -> RecordFactory:
+    """`on_cpu`."""
+    return on_cpu
 
 
 @pytest.fixture(scope="session")
@@ -232,6 +274,23 @@ def study() -> list[Record]:
         )
     )
     return cells
+
+
+@pytest.fixture(scope="session")
+def paired() -> list[Record]:
+    """Measured cells on a CPU and their simulations: one pair equal, one near, one apart."""
+    records = [
+        on_cpu(device, method, model="small")
+        for method in ("full", "ia3", "qlora")
+        for device in ("cpu", "sim:cpu")
+    ]
+    for record, nbytes in ((records[3], -4096), (records[5], 200 * MIB)):
+        memory = record.memory
+        assert memory.peak_allocated
+        memory.peak_allocated += nbytes
+        memory.at_peak["activations"] += nbytes
+        memory.phases = {name: size + nbytes for name, size in memory.phases.items()}
+    return records
 
 
 @dataclass

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from profiler.record import Record
 from profiler.report import figures, palette, svg
+from profiler.report.canvas import Drawing
 from profiler.report.cells import Cell, arrange, categories_of
 from profiler.trace import CATEGORIES
 
@@ -28,7 +29,7 @@ def panel(study: list[Record]) -> list[Cell]:
     return cells
 
 
-def axes_of(drawing: figures.Drawing) -> Any:
+def axes_of(drawing: Drawing) -> Any:
     """The one axes of a panel."""
     (axes,) = drawing.figure.axes
     return axes
@@ -186,6 +187,36 @@ def test_svg_keeps_every_visible_bar_with_its_bytes(panel: list[Cell]) -> None:
         if "data-category" in element.attrib
     }
     assert found == held
+
+
+def test_svg_bars_are_as_long_as_their_bytes(panel: list[Cell]) -> None:
+    root = inline(panel)
+    drawn = []
+    for element in root.iter():
+        if "data-category" not in element.attrib:
+            continue
+        start, end = re.match(r"M([\d.]+) [\d.]+(?:H([\d.]+))?V", element.attrib["d"]).groups()  # type: ignore[union-attr]
+        drawn.append((float(end or start) - float(start), int(element.attrib["data-bytes"])))
+    length, nbytes = max(drawn)
+    assert length > 50
+    for other, size in drawn:
+        assert other == pytest.approx(size * length / nbytes, abs=0.03)
+
+
+def test_svg_notes_belong_to_what_they_are_about(panel: list[Cell]) -> None:
+    root = inline(panel)
+    assert not [child for child in root if child.tag.endswith("title")]
+    parents = [parent for parent in root.iter() if any(c.tag.endswith("title") for c in parent)]
+    assert len(parents) == len([item for item in root.iter() if item.tag.endswith("title")])
+    names = {
+        parent[0].text: "".join(text for text in parent.itertext()).removeprefix(
+            parent[0].text or ""
+        )
+        for parent in parents
+        if parent.tag.endswith("text")
+    }
+    assert {cell.name for cell in panel} <= set(names)
+    assert all(names[cell.name] == cell.short for cell in panel)
 
 
 def test_svg_has_only_the_page_s_colours_and_fonts(panel: list[Cell]) -> None:

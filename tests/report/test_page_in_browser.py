@@ -34,9 +34,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def page(study: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(
+    study: list[Record], paired: list[Record], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    return build(study, folder, title="A study", command="python -m profiler.sweep " + "x" * 300)
+    return build(
+        [*study, *paired], folder, title="A study", command="python -m profiler.sweep " + "x" * 300
+    )
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -78,7 +82,7 @@ def test_themes_differ_and_text_follows_them(browser: Browser, page: Path) -> No
         seen[dark] = browser.evaluate(
             "[getComputedStyle(document.body).backgroundColor,"
             " getComputedStyle(document.querySelector('svg.figure text')).fill,"
-            " getComputedStyle(document.querySelector('svg [data-category] path')).fill]"
+            " getComputedStyle(document.querySelector('svg path[data-category]')).fill]"
         )
     assert seen[False][0] != seen[True][0]
     assert seen[False][1] != seen[True][1]

@@ -51,20 +51,76 @@ def test_ours_stands_below_the_published_row(opt: PublishedTable, record: Record
     (group,) = [group for group in comparison.table.groups if group.heading == "QLoRA r64"]
     theirs, mine = group.rows
     assert theirs[1].text == "about 6 GB"
-    assert theirs[5].text == "0.08 %"
+    assert theirs[7].text == "0.08 %"
     assert ours.memory.peak_reserved is not None
     assert ours.params is not None
     assert mine[0].text == "qlora, batch 2 × 64, on l40s"
     assert mine[1].exact == ours.memory.peak_reserved
-    assert mine[3].exact == ours.memory.peak_reserved
-    assert mine[4].exact == ours.memory.peak_allocated
-    difference = ours.memory.peak_reserved / GB - 6
-    assert mine[2].text.startswith(f"−{-difference:.1f} (")
-    assert (mine[6].exact, mine[7].exact) == (ours.params.trainable, ours.params.total)
+    assert mine[5].exact == ours.memory.peak_reserved
+    assert mine[6].exact == ours.memory.peak_allocated
+    for field, size in zip(mine[2:4], (GB, 2**30), strict=True):
+        difference = ours.memory.peak_reserved / size - 6
+        assert field.text.startswith(f"−{-difference:.1f} (")
+    assert (mine[8].exact, mine[9].exact) == (ours.params.trainable, ours.params.total)
     share = 100 * ours.params.trainable / ours.params.total
-    assert float(mine[5].text.removesuffix(" %")) == pytest.approx(share, rel=5e-4)
+    assert float(mine[7].text.removesuffix(" %")) == pytest.approx(share, rel=5e-4)
     rows = [row for group in comparison.table.groups for row in group.rows]
     assert sum("no run" in row[0].text for row in rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("reserved", "text"),
+    [
+        (6 * GB, "✓ 10⁹ bytes"),
+        (6 * 2**30, "✓ 2³⁰ bytes"),
+        (int(6.2 * GB), "✓ either way"),
+        (5 * GB, "✗ no"),
+        (7 * 2**30, "✗ no"),
+        (None, "–"),
+    ],
+)
+def test_a_row_is_reproduced_if_a_reading_of_gb_is_near(
+    opt: PublishedTable, record: RecordFactory, reserved: int | None, text: str
+) -> None:
+    ours = record("qlora")
+    ours.memory.peak_reserved = reserved
+    (comparison,) = compare(arrange([ours]), [opt])
+    (group,) = [group for group in comparison.table.groups if group.heading == "QLoRA r64"]
+    assert group.rows[1][4].text == text
+
+
+def test_every_row_is_as_wide_as_its_table(opt: PublishedTable, record: RecordFactory) -> None:
+    (comparison,) = compare(arrange([record("qlora")]), [opt])
+    for group in comparison.table.groups:
+        assert {len(row) for row in group.rows} == {len(comparison.table.columns)}
+
+
+def test_the_notes_arithmetic_holds(opt: PublishedTable) -> None:
+    """The numbers of the notes follow from the architecture, not from a run."""
+    hidden, layers, words, positions = 4096, 32, 50272, 2050
+    linear = layers * (4 * hidden**2 + 2 * hidden * 4 * hidden)
+    embeddings = (words + positions) * hidden
+    others = layers * (4 * hidden + 4 * hidden + hidden + 4 * hidden) + 2 * hidden  # biases, norms
+    weights = linear + embeddings + others
+    notes = {row.method: row.note for row in opt.rows}
+    full = notes["full"]
+    assert f"{8 * weights / GB:.1f} · 10⁹" in full
+    assert f"{8 * weights / 2**30:.1f} · 2³⁰" in full
+    assert f"{2 * weights / 2**30:.1f} · 2³⁰" in notes["P-tuning"]
+    assert f"{2 * weights / GB:.1f} · 10⁹" in notes["LoRA r8 (q_proj, v_proj)"]
+
+    def lora(rank: int, projections: int) -> int:
+        return layers * projections * 2 * rank * hidden
+
+    assert f"{lora(8, 2):,} parameters" in notes["LoRA r8 (q_proj, v_proj)"]
+    apart = [lora(64, projections) - lora(8, 2) for projections in (2, 4)]
+    r64 = notes["LoRA r64"]
+    assert f"{apart[0] / 1e6:.0f} million parameters, {16 * apart[0] / GB:.1f} · 10⁹" in r64
+    assert f"by {apart[1] / 1e6:.0f} million and {16 * apart[1] / GB:.1f}" in r64
+    assert f"{lora(64, 4):,} parameters" in notes["QLoRA r64"]
+    # Four bits a weight, one byte a constant for every 64 of them; embeddings and the rest in fp32.
+    unpacked = linear // 2 + linear // 64 + 4 * (embeddings + others)
+    assert f"{unpacked / GB:.1f} · 10⁹" in notes["QLoRA r64"]
 
 
 def test_cards_with_the_same_figures_share_a_row(

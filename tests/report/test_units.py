@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.report import text, units
+from profiler.report import svg, text, units
 
 
-@pytest.mark.parametrize("module", [units, text])
+@pytest.mark.parametrize("module", [units, text, svg])
 def test_examples_in_docstrings_hold(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]
     assert result.attempted > 0
