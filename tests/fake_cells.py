@@ -103,7 +103,14 @@ def resolve(made: RunSpec) -> SimpleNamespace:
     return SimpleNamespace(id=identity(made), record_spec=record_spec(made))
 
 
-def build(records: Sequence[Record], output: Path, *, title: str, command: str = "") -> Path:
+def build(
+    records: Sequence[Record],
+    output: Path,
+    *,
+    title: str,
+    command: str = "",
+    older: Sequence[Record] = (),
+) -> Path:
     """In place of `profiler.report.build`."""
     page = output / "index.html"
     text = f"{title}: {command}: {[one.label for one in records]}"

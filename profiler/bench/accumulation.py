@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,7 +44,19 @@ def in_place(args: tuple[Any, ...], alone: Counts) -> bool:
         return False
     if args[0].shape != args[1].shape or args[0].dtype != args[1].dtype:
         return False
-    return counts(args, 0) == alone and args[0].is_contiguous()
+    return counts(args, 0) == alone and is_dense(args[0].shape, args[0].stride())
+
+
+def is_dense(sizes: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether a tensor fills its memory without gaps or overlaps, in whatever order of dimensions
+    (c10/core/TensorImpl.cpp, `compute_non_overlapping_and_dense`)."""
+    expected = 1
+    for stride, size in sorted(zip(strides, sizes, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
 
 
 @functools.cache

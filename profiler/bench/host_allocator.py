@@ -1,7 +1,7 @@
 """glibc's malloc: have freed tensors go back to the system while memory is looked at.
 
-By default malloc raises its mmap threshold to 32 MiB as blocks are freed, and keeps smaller ones for
-itself, so that resident memory says more of the process's history than of its tensors
+By default malloc raises its mmap threshold to 32 MiB as blocks are freed, and keeps smaller ones
+for itself, so that resident memory says more of the process's history than of its tensors
 (mallopt(3), M_MMAP_THRESHOLD). Timed steps run with what a process ends up with by itself.
 """
 

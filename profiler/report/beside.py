@@ -21,13 +21,16 @@ SIGNS: dict[Verdict, tuple[str, str]] = {
     "apart": ("▲", "bad"),
     "unknown": (units.NONE, ""),
 }
-#: What a process holds, in the order of the columns; further keys follow.
+#: What a process holds, as label and unit, in the order of the columns; further keys follow.
 _RESIDENT = {
-    "rss_before": "before the model",
-    "rss_loaded": "model loaded",
-    "rss_peak": "peak",
-    "rss_explained": "peak, explained",
+    "rss_before": ("before the model", "GiB"),
+    "rss_loaded": ("model loaded", "GiB"),
+    "rss_last": ("last seen", "GiB"),
+    "rss_peak": ("peak", "GiB"),
+    "rss_explained": ("explained", "before + tensors, GiB"),
 }
+#: Names that are listed; more are counted.
+NAMES = 8
 #: Losses that are written out.
 LOSSES = 8
 
@@ -75,7 +78,7 @@ def summary(pairs: Sequence[Pair], cells: Sequence[Cell]) -> list[str]:
         if cell.source == "measured" and cell.key not in paired
     )
     if alone:
-        shown = alone[:LOSSES]
+        shown = alone[:NAMES]
         more = [f"{len(alone) - len(shown)} more"] if len(alone) > len(shown) else []
         result.append(
             "Measured, with no simulation of the same run on the same machine: "
@@ -231,30 +234,43 @@ def _processes(cells: Sequence[Cell]) -> Table | None:
     found = {name for cell in held for name in cell.memory.process or {}}
     names = [name for name in _RESIDENT if name in found] + sorted(found - set(_RESIDENT))
     explained = {"rss_peak", "rss_explained"} <= found
+    counted = any(_allocator_peak(cell) is not None for cell in held)
 
     def row(cell: Cell) -> list[Field]:
-        process = cell.memory.process or {}
+        process, peak = cell.memory.process or {}, cell.memory.peak_allocated
         unexplained = Difference(process.get("rss_peak"), process.get("rss_explained"))
+        allocator = _allocator_peak(cell)
         return [
             name_field(cell),
             Field(cell.workload),
             *(memory_field(process.get(name)) for name in names),
             *([_percent_field(unexplained)] if explained else []),
-            memory_field(cell.memory.peak_allocated),
+            memory_field(peak),
+            *([memory_field(allocator)] if counted else []),
+            *([_percent_field(Difference(allocator, peak))] if counted else []),
         ]
 
+    labels = [_RESIDENT.get(name, (name.replace("_", " "), "GiB")) for name in names]
     return Table(
         caption=f"{cells[0].model}: resident memory of the process",
         columns=[
             Column("method", number=False),
             Column("batch × length", number=False),
-            *(Column(_RESIDENT.get(name, name.replace("_", " ")), "GiB") for name in names),
+            *(Column(label, unit) for label, unit in labels),
             *([Column("explained less peak", "%")] if explained else []),
-            Column("of it tensors", "peak allocated, GiB"),
+            Column("tensors", "peak allocated, GiB"),
+            *([Column("allocator’s own count", "peak, GiB")] if counted else []),
+            *([Column("tensors less that", "%")] if counted else []),
         ],
         groups=_by_device(held, row),
         source="measured",
     )
+
+
+def _allocator_peak(cell: Cell) -> int | None:
+    """The peak by the allocator's own events, if the record holds it."""
+    found = (cell.record.model_extra or {}).get("allocator_peak")
+    return found if isinstance(found, int) else None
 
 
 def _losses(cells: Sequence[Cell]) -> Table | None:
@@ -419,7 +435,7 @@ def _percent_field(number: Difference) -> Field:
         return Field(units.NONE)
     return Field(
         units.fine_percent(number.share).removesuffix(" %"),
-        tip=f"{100 * number.share:.6g} % of the measured",
+        tip=f"{100 * number.share:.6g} %",
     )
 
 

@@ -88,10 +88,15 @@ def compare(cells: Sequence[Cell], tables: Sequence[PublishedTable]) -> list[Com
 
 
 def _table(published: PublishedTable, cells: Sequence[Cell], source: str) -> Table:
+    # A CPU's runs are no attempt at the whole table: only what they match is shown.
+    on_cards = any(cell.memory.peak_reserved is not None for cell in cells)
     groups = []
     for row in published.rows:
         matching = [cell for cell in cells if row.matches(cell.record.spec)]
-        ours = [_ours(row, group) for group in _alike(matching)] or [_no_run()]
+        ours = [_ours(row, group) for group in _alike(matching)]
+        if not ours and not on_cards:
+            continue
+        ours = ours or [_no_run()]
         groups.append(Rows(row.method, [_theirs(row), *ours], row.note))
     return Table(
         caption=f"{published.title}: published, and {source} here",
@@ -139,7 +144,8 @@ def _theirs(row: PublishedRow) -> list[TableField]:
 
 
 def _ours(row: PublishedRow, cells: Sequence[Cell]) -> list[TableField]:
-    """Our figures for a row; the memory is the reserved peak, as a card's owner would see it."""
+    """Our figures for a row; the memory is the reserved peak, as a card's owner would see it, or
+    what was allocated where nothing reserves."""
     cell = cells[0]
     peak, params = cell.peak, cell.record.params
     assert peak is not None

@@ -49,7 +49,7 @@ def _steps(cells: Sequence[Cell], source: str) -> Table:
             _seconds(time.step, divisor, "total"),
             *(_seconds(time.phases.get(name), divisor) for name in phases),
             *(_seconds((time.spread or {}).get(name), divisor) for name in spread),
-            Field(f"{time.tokens_per_second:,.0f}", time.tokens_per_second, "rate"),
+            Field(units.scaled(time.tokens_per_second, 1), time.tokens_per_second, "rate"),
         ]
 
     return Table(
@@ -83,7 +83,8 @@ def ops(cell: Cell) -> Table:
     total = sum(kernel.seconds for kernel in ranked)
     per_second, second = units.seconds_unit([kernel.seconds for kernel in ranked])
     per_flop, flop = units.flops_unit([kernel.flops for kernel in ranked])
-    named = any(kernel.name != kernel.op for kernel in ranked)
+    # The profiler and the dispatcher write one name in two ways, `aten::mm` and `aten.mm`.
+    named = any(kernel.name.replace("::", ".") != kernel.op for kernel in ranked)
 
     def numbers(kernels: Sequence[Kernel]) -> list[Field]:
         count, flops, nbytes = (
@@ -105,7 +106,7 @@ def ops(cell: Cell) -> Table:
 
     rows = [
         [
-            Field(kernel.name, code=True),
+            Field(kernel.name if named else kernel.op, code=True),
             *([Field(kernel.op, code=True)] if named else []),
             Field(kernel.phase),
             *numbers([kernel]),

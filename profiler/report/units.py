@@ -119,10 +119,8 @@ def seconds_unit(values: Iterable[float]) -> tuple[float, str]:
 
 def scaled(value: float, divisor: float) -> str:
     """
-    >>> scaled(5.1234e12, 1e12), scaled(0.32, 1e-3), scaled(123456.0, 1.0)
-    ('5.12', '320.0', '123,456')
+    >>> scaled(5.1234e12, 1e12), scaled(123456.0, 1.0)
+    ('5.12', '123,456')
     """
     number = value / divisor
-    if abs(number) >= 1000:
-        return f"{number:,.0f}"
-    return f"{number:.1f}" if abs(number) >= 100 else f"{number:.2f}"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.2f}"

@@ -47,7 +47,13 @@ def by_hand(x: torch.Tensor) -> torch.Tensor:
     return Squared.apply(x.sin()).sum()
 
 
-@pytest.mark.parametrize("function", [meets_twice, residual, shared, by_hand])
+def tied(x: torch.Tensor) -> torch.Tensor:
+    """A weight used twice, as embedding and head: one of its gradients comes transposed."""
+    picked = torch.nn.functional.embedding(torch.arange(256), x)
+    return (picked @ x.T).sum()
+
+
+@pytest.mark.parametrize("function", [meets_twice, residual, shared, tied, by_hand])
 def test_allocations_are_those_without_a_tracker(
     function: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:

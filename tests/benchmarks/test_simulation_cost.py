@@ -1,6 +1,6 @@
 """What watching costs: a simulated cell against the same two steps on bare fake tensors.
 
-Both run in turn in one process; the least disturbed run of each is compared, never an absolute time.
+Both run in turn in one process; the least disturbed run of each is compared, and no absolute time.
 """
 
 from __future__ import annotations

@@ -136,13 +136,18 @@ def test_what_a_process_held_is_measured_only(records: list[Record]) -> None:
     held = records[0]
     assert held.memory.process
     held.memory.process |= {"rss_explained": 19 * GIB, "cached": 5}
+    peak = held.memory.peak_allocated
+    assert peak
+    held.allocator_peak = 2 * peak  # type: ignore[attr-defined]
     (table,) = beside.processes(arrange(records))
     assert table.source == "measured"
     found = rows(table)
     assert set(found) == {"full", "ia3", "qlora"}
     exact = [field.exact for field in found["full"]]
-    assert [size for size in exact[:-1] if size] == [600 * MIB, 20 * GIB, 19 * GIB, 5]
-    assert "−5.0" in [field.text for field in found["full"]]
+    sizes = [600 * MIB, 20 * GIB, 19 * GIB, 5, peak, 2 * peak]
+    assert [size for size in exact if size] == sizes
+    shares = [field.text for field in found["full"] if field.tip.endswith("%")]
+    assert shares == ["−5.0", "−50"]
     assert all(len(row) == len(table.columns) for row in found.values())
 
 

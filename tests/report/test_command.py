@@ -93,4 +93,6 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert end.value.code == 0
     out = capsys.readouterr().out
-    assert all(flag in out for flag in ("DIR", "--output", "--title", "--command"))
+    assert all(
+        flag in out for flag in ("DIR", "--output", "--title", "--command", "--all-versions")
+    )

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from profiler.record import Record
 from profiler.report import figures, palette, svg
-from profiler.report.canvas import Drawing
+from profiler.report.canvas import NAME_CHARACTERS, Drawing
 from profiler.report.cells import Cell, arrange, categories_of
+from profiler.report.text import shorten
 from profiler.trace import CATEGORIES
 
 GIB = 2**30
@@ -208,15 +209,8 @@ def test_svg_notes_belong_to_what_they_are_about(panel: list[Cell]) -> None:
     assert not [child for child in root if child.tag.endswith("title")]
     parents = [parent for parent in root.iter() if any(c.tag.endswith("title") for c in parent)]
     assert len(parents) == len([item for item in root.iter() if item.tag.endswith("title")])
-    names = {
-        parent[0].text: "".join(text for text in parent.itertext()).removeprefix(
-            parent[0].text or ""
-        )
-        for parent in parents
-        if parent.tag.endswith("text")
-    }
-    assert {cell.name for cell in panel} <= set(names)
-    assert all(names[cell.name] == cell.short for cell in panel)
+    shown = {parent[0].text: parent.text for parent in parents if parent.tag.endswith("text")}
+    assert shown == {cell.name: shorten(cell.short, NAME_CHARACTERS) for cell in panel}
 
 
 def test_svg_has_only_the_page_s_colours_and_fonts(panel: list[Cell]) -> None:

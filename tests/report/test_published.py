@@ -89,6 +89,16 @@ def test_a_row_is_reproduced_if_a_reading_of_gb_is_near(
     assert group.rows[1][4].text == text
 
 
+def test_a_cpu_s_runs_stand_only_beside_what_they_match(
+    opt: PublishedTable, cpu: RecordFactory
+) -> None:
+    (comparison,) = compare(arrange([cpu("cpu", "qlora")]), [opt])
+    (group,) = comparison.table.groups
+    assert group.heading == "QLoRA r64"
+    assert group.rows[1][0].text.endswith("on cpu, allocated")
+    assert group.rows[1][4].text == "–"
+
+
 def test_every_row_is_as_wide_as_its_table(opt: PublishedTable, record: RecordFactory) -> None:
     (comparison,) = compare(arrange([record("qlora")]), [opt])
     for group in comparison.table.groups:
