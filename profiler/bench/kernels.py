@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from profiler.record import Kernel
-from profiler.subject.workloads.train import TrainStep
+from profiler.subject.workloads.train import TrainStep, Unwatched
 from profiler.trace import Trace
 
 _MARK = "profiler.phase."
 
 
-class _PhaseMarks:
-    """A probe that puts each phase's start into the profile."""
+class _PhaseMarks(Unwatched):
+    """Puts each phase's start into the profile."""
 
     def phase(self, name: str) -> None:
         with torch.profiler.record_function(_MARK + name):
             pass
-
-    def forward_done(self, outputs: Any) -> None:
-        pass
-
-    def backward_done(self) -> None:
-        pass
-
-    def optimizer_done(self) -> None:
-        pass
 
 
 def profile(step: TrainStep, trace: Trace, device: str) -> list[Kernel]:

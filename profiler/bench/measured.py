@@ -37,7 +37,7 @@ from profiler.record import Record, Time
 from profiler.resolve import Cell
 from profiler.subject import optimizers
 from profiler.subject.subject import Subject, build
-from profiler.subject.workloads.train import TrainStep
+from profiler.subject.workloads.train import TrainStep, Unwatched
 from profiler.trace import PHASES, Trace
 
 
@@ -205,8 +205,8 @@ def allocator_window() -> Iterator[_Window]:
         yield window
 
 
-class CpuTimer:
-    """Times a bare step by phase; a `Probe` that keeps nothing."""
+class CpuTimer(Unwatched):
+    """Times a bare step by phase, and keeps nothing of it."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
@@ -223,12 +223,6 @@ class CpuTimer:
 
     def forward_done(self, outputs: Any) -> None:
         self.loss = float(outputs.loss.detach())
-
-    def backward_done(self) -> None:
-        pass
-
-    def optimizer_done(self) -> None:
-        pass
 
     def finish(self) -> None:
         """The step is over."""

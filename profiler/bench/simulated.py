@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from profiler.bench import fakes
+from profiler.bench import cpu, fakes
 from profiler.bench.categories import decide
 from profiler.bench.cuda import semantics as cuda
 from profiler.bench.modules import ModulePaths
@@ -38,7 +38,7 @@ def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
     with ExitStack() as stack:
         fakes.fill(model, mode)
         shadows = Shadows()
-        rules = Rules()
+        rules = Rules(replace=dict(cpu.REPLACE))
         if device is not None:
             rules = stack.enter_context(cuda.semantics(device, spec, trace))
         paths = ModulePaths(model)

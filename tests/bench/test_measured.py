@@ -121,6 +121,16 @@ def test_tied_embeddings_stay_tied(model: str) -> None:
     assert base.get_output_embeddings().weight is base.get_input_embeddings().weight
 
 
+@pytest.mark.parametrize("tokens", [8, 20])
+def test_recurrent_layers_have_their_workspace(models: dict[str, str], tokens: int) -> None:
+    """oneDNN's workspace, which fake tensors declare empty."""
+    measured, simulated = both(
+        model=models["opt"],
+        method=f"p-tuning:encoder_reparameterization_type=LSTM,num_virtual_tokens={tokens}",
+    )
+    assert_same_bytes(measured, simulated)
+
+
 def test_a_measured_record_is_whole(models: dict[str, str]) -> None:
     record = measure(
         resolve(RunSpec(model=models["opt"], seq_len=64, device="cpu", steps=5, batch_size=2))

@@ -1,10 +1,12 @@
 """What watching costs: a simulated cell against the same two steps on bare fake tensors.
 
-Both run in turn in one process; the least disturbed run of each is compared, and no absolute time.
+Both run in turn in one process, and their CPU time is compared: it is one thread's work, and a busy
+neighbour stretches wall time.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
@@ -19,25 +21,11 @@ from profiler.hardware import devices
 from profiler.resolve import resolve
 from profiler.spec import RunSpec
 from profiler.subject.subject import build
-from profiler.subject.workloads.train import TrainStep
+from profiler.subject.workloads.train import TrainStep, Unwatched
 from profiler.trace import Trace
 
 SPEC = RunSpec(model="llama-3.2-3b", method="lora:r=32", batch_size=4, seq_len=512, device="l40s")
-ROUNDS = 4
-
-
-class Nothing:
-    def phase(self, name: str) -> None:
-        pass
-
-    def forward_done(self, outputs: Any) -> None:
-        pass
-
-    def backward_done(self) -> None:
-        pass
-
-    def optimizer_done(self) -> None:
-        pass
+ROUNDS = 5
 
 
 def bare_steps() -> float:
@@ -55,10 +43,10 @@ def bare_steps() -> float:
         }
         step = TrainStep(subject.model, cell.spec, batch, cuda=True)
         with mode:
-            start = time.perf_counter()
-            step(Nothing())
-            step(Nothing())
-            return time.perf_counter() - start
+            start = time.process_time()
+            step(Unwatched())
+            step(Unwatched())
+            return time.process_time() - start
 
 
 def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
@@ -68,10 +56,10 @@ def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
     bare, whole = [], []
     for _ in range(ROUNDS):
         bare.append(bare_steps())
-        start = time.perf_counter()
+        start = time.process_time()
         assert run(SPEC).status == "ok"
-        whole.append(time.perf_counter() - start)
-    ratio = min(whole) / min(bare)
+        whole.append(time.process_time() - start)
+    ratio = statistics.median(whole) / statistics.median(bare)
     benchmark.extra_info["cell_over_bare_steps"] = ratio
     benchmark.pedantic(run, args=(SPEC,), rounds=1)
     assert ratio <= 1.5

@@ -34,6 +34,22 @@ class Probe(Protocol):
         """The optimizer has stepped; its state is in place."""
 
 
+class Unwatched:
+    """A probe that wants to know nothing: the step runs bare."""
+
+    def phase(self, name: str) -> None:
+        pass
+
+    def forward_done(self, outputs: Any) -> None:
+        pass
+
+    def backward_done(self) -> None:
+        pass
+
+    def optimizer_done(self) -> None:
+        pass
+
+
 class TrainStep:
     """One optimizer step of a model, again and again: `step(probe)`.
 
