@@ -1,8 +1,8 @@
 """What measuring costs: the timed step against a plain one, the profiled step against a bare one.
 
-Paired in turn in one process; medians of the pairs' ratios, never an absolute time. A busy neighbour
-disturbs wall time, so that the CPU time of the same pairs stands beside it: work that measuring adds
-shows in both.
+Paired in turn in one process; medians of the pairs' ratios, never an absolute time. A busy
+neighbour disturbs wall time, so that the CPU time of the same pairs stands beside it: work that
+measuring adds shows in both.
 """
 
 from __future__ import annotations
