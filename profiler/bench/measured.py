@@ -25,10 +25,11 @@ import torch
 
 from profiler.analysis import flops, memory
 from profiler.analysis.alloc_conf import AllocConf
-from profiler.bench import kernels, weights
+from profiler.bench import cuda_memory, kernels, weights
 from profiler.bench.categories import decide
 from profiler.bench.host_allocator import returning_freed
 from profiler.bench.modules import ModulePaths
+from profiler.bench.nvml import Sampler
 from profiler.bench.shadows import Shadows
 from profiler.bench.subject_trace import TraceProbe, batch_values, register, register_maps
 from profiler.bench.tracker import Rules, StorageTracker
@@ -73,10 +74,16 @@ def measure(cell: Cell) -> Record:
     record.memory = memory.analyse(trace, memory.levels(trace, AllocConf(), None))
     record.flops = flops.analyse(trace)
     timer = _timer(device)
-    for _ in range(spec.steps):
-        step(timer)
-        timer.finish()
-        losses.append(timer.loss)
+    with Sampler(_uuid()) if device == "cuda" else contextlib.nullcontext() as sampler:
+        for _ in range(spec.steps):
+            step(timer)
+            timer.finish()
+            losses.append(timer.loss)
+    if sampler is not None:
+        reading = sampler.reading
+        record.energy = reading.energy(spec.steps) if reading is not None else None
+        held = reading.process_memory if reading is not None else None
+        record.memory = cuda_memory.measure(step, record.memory, held)
     tokens = spec.batch_size * spec.seq_len * spec.grad_accumulation
     record.time = timer.time(tokens)
     record.time.kernels = kernels.profile(step, trace, device)
@@ -267,6 +274,10 @@ class CudaTimer(CpuTimer):
         self._events.clear()
         self.steps.append(self._current)
         self._current = dict.fromkeys(PHASES, 0.0)
+
+
+def _uuid() -> str:
+    return str(torch.cuda.get_device_properties(0).uuid)
 
 
 def _timer(device: str) -> CpuTimer:
