@@ -1,4 +1,4 @@
-"""The allocator's statistics of a CUDA device, against a stand-in that counts as torch.cuda does."""
+"""Statistics of a CUDA device's allocator, against a stand-in that counts as torch.cuda does."""
 
 from __future__ import annotations
 
