@@ -20,7 +20,7 @@ from profiler.resolve import resolve
 from profiler.spec import RunSpec
 from profiler.subject.workloads.train import TrainStep
 
-PAIRS = 15
+PAIRS = 11
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from profiler.subject.workloads.train import TrainStep, Unwatched
 from profiler.trace import Trace
 
 SPEC = RunSpec(model="llama-3.2-3b", method="lora:r=32", batch_size=4, seq_len=512, device="l40s")
-ROUNDS = 5
+ROUNDS = 3
 
 
 def bare_steps() -> float:
