@@ -53,7 +53,8 @@ def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
     benchmark: Any, request: pytest.FixtureRequest
 ) -> None:
     run(SPEC)  # imports and caches are nobody's cost
-    bare, whole = [], []
+    bare: list[float] = []
+    whole: list[float] = []
     for _ in range(ROUNDS):
         bare.append(bare_steps())
         start = time.process_time()
