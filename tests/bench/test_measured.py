@@ -77,9 +77,15 @@ def assert_same_bytes(measured: Record, simulated: Record) -> None:
 def test_every_method_and_quantization(
     models: dict[str, str], method: str, quantization: str, family: str
 ) -> None:
-    if method == "ia3" and quantization != "none":
-        pytest.skip("peft's IA3 behind a 4-bit feed-forward needs autocast: the real step fails")
-    measured, simulated = both(model=models[family], method=method, quantization=quantization)
+    # Without autocast peft's IA3 leaves float32 behind a 4-bit feed-forward, and the next 16-bit
+    # layer refuses it, here as in the simulation (but GPT-2's, which the simulation lets pass).
+    needs_float32 = method == "ia3" and quantization != "none"
+    measured, simulated = both(
+        model=models[family],
+        method=method,
+        quantization=quantization,
+        weights_dtype="float32" if needs_float32 else "bfloat16",
+    )
     assert_same_bytes(measured, simulated)
 
 

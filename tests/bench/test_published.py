@@ -52,6 +52,6 @@ def test_t4_qlora(
     assert record.status == "ok", record.error
     ours = [record.memory.phases[name] / MIB for name in ("forward", "backward", "optimizer")]
     # SmolLM2's are exact to the MiB. TinyLlama's published figure after loading is 19 MiB above
-    # the sum of its own published parts, and so are all of its peaks: what loading left behind.
+    # the sum of its own published parts, and its peaks are as much above ours: not explained.
     closeness = 0.001 if model.startswith("smollm2") else 0.01
     assert ours == pytest.approx(list(published), rel=closeness)
