@@ -5,6 +5,10 @@ A measured cell goes to a process of its own, a simulated one is run in this pro
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from profiler.analysis import flops, memory, roofline
 from profiler.analysis.alloc_conf import AllocConf
 from profiler.environment import environment
@@ -46,7 +50,8 @@ def run_cell(cell: Cell, *, ignore_memory: bool = False, timeout: float | None =
             from profiler.isolation import run_isolated
 
             return run_isolated(cell, ignore_memory=ignore_memory, timeout=timeout)
-        _simulate(cell, record)
+        with _settled():
+            _simulate(cell, record)
     except UsageError:
         raise
     except UnsupportedError as error:
@@ -94,6 +99,23 @@ def _simulate(cell: Cell, record: Record) -> None:
             f"with {_gib(level.oom.allocated)} allocated of {_gib(level.oom.capacity)}; "
             f"the step needs {_gib(result.device_total)} in all"
         )
+
+
+@contextmanager
+def _settled() -> Iterator[None]:
+    """Keep the collector off what is there already: libraries and earlier records.
+
+    A cell makes some 100,000 objects that stay; each full collection would walk the libraries'
+    600,000 for nothing (0.4 s of a 5 s cell). New objects are collected as ever.
+    """
+    if gc.get_freeze_count():  # someone else's choice, and only they may undo it
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _gib(nbytes: int) -> str:

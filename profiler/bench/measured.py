@@ -120,7 +120,7 @@ def prepare(cell: Cell) -> tuple[Subject, TrainStep]:
     torch.manual_seed(spec.seed)
     subject = build(cell, device=device, fill=partial(weights.fill, seed=spec.seed, device=device))
     batch = {name: value.to(device) for name, value in batch_values(subject, spec).items()}
-    step = TrainStep(subject.model, spec, batch, cuda=device == "cuda")
+    step = TrainStep(subject, spec, batch, cuda=device == "cuda")
     optimizers.warm_up(step.optimizer)
     return subject, step
 

@@ -47,7 +47,7 @@ def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
         batch = _inputs(subject, spec, mode, shadows)
         for name, tensor in batch.items():
             tracker.register(tensor, "inputs", "", name)
-        step = TrainStep(model, spec, batch, cuda=device is not None)
+        step = TrainStep(subject, spec, batch, cuda=device is not None)
         optimizers.warm_up(step.optimizer)
         _fake_maps(step.optimizer, mode)
         register_maps(tracker, step.optimizer)

@@ -43,6 +43,8 @@ class TraceProbe:
             module = self.tracker.paths.of_parameter(parameter)
             for tensor in tensors(state):
                 self.tracker.role(tensor, "optimizer_state", _WEAK, module)
+        for tensor in self.step.subject.method.state(self.step.model):
+            self.tracker.role(tensor, "optimizer_state", _WEAK)
 
 
 def register(tracker: StorageTracker, subject: Subject) -> None:
@@ -74,7 +76,8 @@ def register_maps(tracker: StorageTracker, optimizer: torch.optim.Optimizer) -> 
 
 
 def batch_values(subject: Subject, spec: RunSpec) -> dict[str, torch.Tensor]:
-    """Token ids, mask and labels of shape (batch_size, seq_len), int64, from the spec's seed."""
+    """Token ids, mask and labels of shape (batch_size, seq_len), int64, from the spec's seed; and
+    what the method asks for."""
     generator = torch.Generator().manual_seed(spec.seed)
     shape = (spec.batch_size, spec.seq_len)
     ids = torch.randint(subject.vocab_size, shape, generator=generator)
@@ -82,7 +85,8 @@ def batch_values(subject: Subject, spec: RunSpec) -> dict[str, torch.Tensor]:
     if spec.padded:
         mask[:, spec.seq_len - padding(spec) :] = 0
     labels = ids.masked_fill(mask == 0, -100)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    more = subject.method.inputs(subject.config, spec.batch_size)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, **more}
 
 
 def padding(spec: RunSpec) -> int:

@@ -15,9 +15,11 @@ from profiler.errors import unknown
 if TYPE_CHECKING:
     import torch
 
-Builder = Callable[[Iterable[Any], bool], "torch.optim.Optimizer"]
+#: `f(model, groups, cuda)`: most take the groups; some make their own from the model.
+Builder = Callable[["torch.nn.Module", Iterable[Any], bool], "torch.optim.Optimizer"]
 
 _OPTIMIZERS: dict[str, Builder] = {}
+_PREPARATIONS: dict[str, Callable[[torch.nn.Module], None]] = {}
 
 
 def _register(name: str) -> Callable[[Builder], Builder]:
@@ -41,10 +43,22 @@ def check(name: str) -> None:
         raise unknown("optimizer", name, _OPTIMIZERS)
 
 
-def build(name: str, groups: Iterable[Any], *, cuda: bool) -> torch.optim.Optimizer:
-    """The optimizer over parameter groups, as it is chosen on a CUDA device or on a CPU."""
+def prepare(name: str, model: torch.nn.Module) -> None:
+    """What an optimizer's construction changes of the model, before anything is counted."""
+    if name in _PREPARATIONS:
+        _PREPARATIONS[name](model)
+
+
+def build(
+    name: str, model: torch.nn.Module, groups: Iterable[Any], *, cuda: bool
+) -> torch.optim.Optimizer:
+    """The optimizer of a model, as it is chosen on a CUDA device or on a CPU.
+
+    Args:
+        groups: the parameters to train, or groups of them, as the stack makes them.
+    """
     check(name)
-    return _OPTIMIZERS[name](groups, cuda)
+    return _OPTIMIZERS[name](model, groups, cuda)
 
 
 def warm_up(optimizer: torch.optim.Optimizer) -> None:
@@ -63,49 +77,49 @@ def uses_maps(optimizer: torch.optim.Optimizer) -> bool:
 
 
 @_register("adamw")
-def _adamw(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+def _adamw(model: Any, groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
     import torch
 
     return torch.optim.AdamW(groups, lr=1e-4, foreach=cuda, fused=False)
 
 
 @_register("adamw-fused")
-def _adamw_fused(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+def _adamw_fused(model: Any, groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
     import torch
 
     return torch.optim.AdamW(groups, lr=1e-4, fused=True)
 
 
 @_register("adamw-single")
-def _adamw_single(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+def _adamw_single(model: Any, groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
     import torch
 
     return torch.optim.AdamW(groups, lr=1e-4, foreach=False, fused=False)
 
 
 @_register("sgd")
-def _sgd(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+def _sgd(model: Any, groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
     import torch
 
     return torch.optim.SGD(groups, lr=1e-4, foreach=cuda, fused=False)
 
 
 @_register("adamw-8bit")
-def _adamw_8bit(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+def _adamw_8bit(model: Any, groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
     import bitsandbytes as bnb
 
     return bnb.optim.AdamW8bit(groups, lr=1e-4)
 
 
 @_register("paged-adamw-8bit")
-def _paged_adamw_8bit(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+def _paged_adamw_8bit(model: Any, groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
     import bitsandbytes as bnb
 
     return bnb.optim.PagedAdamW8bit(groups, lr=1e-4)
 
 
 @_register("paged-adamw-32bit")
-def _paged_adamw_32bit(groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
+def _paged_adamw_32bit(model: Any, groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:
     import bitsandbytes as bnb
 
     return bnb.optim.PagedAdamW32bit(groups, lr=1e-4)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from profiler.errors import UnsupportedError, UsageError
 from profiler.record import Params
 from profiler.resolve import Cell
-from profiler.subject import models
+from profiler.subject import models, optimizers
 from profiler.subject.quantization import quantize
 
 if TYPE_CHECKING:
     import torch
+
+    from profiler.subject.methods import Method
 
 
 @dataclass
@@ -23,12 +25,15 @@ class Subject:
     Attributes:
         model: the adapted model, in training mode.
         adapter_names: paths of the parameters that the method added.
+        method, config: what was put on the model, for its hooks.
         params: the counts; a 4-bit weight counts as the numbers it stands for.
         vocab_size: rows of the input embedding: token ids are below it.
     """
 
     model: torch.nn.Module
     adapter_names: frozenset[str]
+    method: Method
+    config: dict[str, Any] | None
     params: Params
     vocab_size: int
 
@@ -95,6 +100,8 @@ def build(
         if reentrant and not words.weight.requires_grad:
             model.enable_input_require_grads()
     adapted.train()
+    assert spec.optimizer is not None
+    optimizers.prepare(spec.optimizer, adapted)
 
     added = {
         name: parameter
@@ -109,6 +116,8 @@ def build(
     return Subject(
         model=adapted,
         adapter_names=frozenset(added),
+        method=cell.method.method,
+        config=cell.config,
         params=Params(total=total, trainable=trainable, trainable_fraction=trainable / total),
         vocab_size=vocab_size,
     )

@@ -1,12 +1,12 @@
 """What watching costs: a simulated cell against the same two steps on bare fake tensors.
 
 Both run in turn in one process, and their CPU time is compared: it is one thread's work, and a busy
-neighbour stretches wall time.
+neighbour stretches wall time. A neighbour on the same core's caches stretches CPU time too, by as
+much as the bound allows, and never shortens it: the least of each is what the work costs.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from typing import Any
 
@@ -25,7 +25,7 @@ from profiler.subject.workloads.train import TrainStep, Unwatched
 from profiler.trace import Trace
 
 SPEC = RunSpec(model="llama-3.2-3b", method="lora:r=32", batch_size=4, seq_len=512, device="l40s")
-ROUNDS = 3
+ROUNDS = 7
 
 
 def bare_steps() -> float:
@@ -41,7 +41,7 @@ def bare_steps() -> float:
             for name, value in batch_values(subject, cell.spec).items()
             if name != "attention_mask"  # without known values a mask would be materialised
         }
-        step = TrainStep(subject.model, cell.spec, batch, cuda=True)
+        step = TrainStep(subject, cell.spec, batch, cuda=True)
         with mode:
             start = time.process_time()
             step(Unwatched())
@@ -60,7 +60,7 @@ def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
         start = time.process_time()
         assert run(SPEC).status == "ok"
         whole.append(time.process_time() - start)
-    ratio = statistics.median(whole) / statistics.median(bare)
+    ratio = min(whole) / min(bare)
     benchmark.extra_info["cell_over_bare_steps"] = ratio
     benchmark.pedantic(run, args=(SPEC,), rounds=1)
     assert ratio <= 1.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import unknown
@@ -62,6 +62,22 @@ class Method:
             device: where they are made; "meta" for a simulation.
         """
         raise NotImplementedError
+
+    def inputs(self, config: dict[str, Any] | None, batch_size: int) -> dict[str, torch.Tensor]:
+        """Further arguments of the forward, beside ids, mask and labels; real values."""
+        return {}
+
+    def after_step(self, model: torch.nn.Module, config: dict[str, Any] | None, step: int) -> None:
+        """What the method does after each optimizer step, while gradients are still there.
+
+        Args:
+            model: what `apply` returned.
+            step: 1 for the first optimizer step.
+        """
+
+    def state(self, model: torch.nn.Module) -> Iterable[torch.Tensor]:
+        """Tensors that `after_step` keeps from step to step; they count as optimizer state."""
+        return ()
 
 
 _METHODS: dict[str, Method] = {}

@@ -17,6 +17,8 @@ from profiler.subject.stacks import STACKS
 if TYPE_CHECKING:
     import torch
 
+    from profiler.subject.subject import Subject
+
 
 class Probe(Protocol):
     """What a bench wants to know of a step. Every call may be empty."""
@@ -54,19 +56,21 @@ class TrainStep:
     """One optimizer step of a model, again and again: `step(probe)`.
 
     Attributes:
-        model, optimizer: what is trained, and by what.
+        subject, model, optimizer: what is trained, and by what.
+        count: optimizer steps that were taken.
         batch: keyword arguments of the forward, each of shape (batch_size, seq_len).
     """
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        subject: Subject,
         spec: RunSpec,
         batch: dict[str, torch.Tensor],
         *,
         cuda: bool,
     ) -> None:
-        self.model = model
+        self.subject = subject
+        self.model = model = subject.model
         self.batch = dict(batch)
         self.accumulation = spec.grad_accumulation
         self.max_norm = spec.grad_clip
@@ -74,9 +78,10 @@ class TrainStep:
         assert spec.optimizer is not None
         stack = STACKS[spec.stack]
         groups = decay_groups(model) if stack.decay_groups else trained(model)
-        self.optimizer = optimizers.build(spec.optimizer, groups, cuda=cuda)
+        self.optimizer = optimizers.build(spec.optimizer, model, groups, cuda=cuda)
         self.counts_items = stack.counts_items and accepts_loss_kwargs(model)
         self._step = _LOOPS[spec.loop or stack.loop]
+        self.count = 0
         self.outputs: Any = None
         self.loss: Any = None
 
@@ -96,7 +101,7 @@ class TrainStep:
         return loss / self.accumulation
 
     def update(self, probe: Probe) -> None:
-        """Clip and step."""
+        """Clip and step, then what the method does after a step."""
         import torch
 
         probe.phase("optimizer")
@@ -105,6 +110,8 @@ class TrainStep:
                 self.model.parameters(), self.max_norm, foreach=self.foreach or None
             )
         self.optimizer.step()
+        self.count += 1
+        self.subject.method.after_step(self.model, self.subject.config, self.count)
         probe.optimizer_done()
 
 
