@@ -35,8 +35,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
 	@touch $@
 
-$(OLDEST)/.installed-test: pyproject.toml constraints-oldest.txt
-	$(call install,$(OLDEST),constraints-oldest.txt,test)
+$(OLDEST)/.installed-compat: pyproject.toml constraints-oldest.txt
+	$(call install,$(OLDEST),constraints-oldest.txt,compat)
 
 sweep: $(VENV)/.installed-test
 	@$(BIN)/python -m profiler.sweep $(ARGS)
@@ -58,7 +58,7 @@ format: $(VENV)/.installed-dev
 typecheck: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-compat: $(OLDEST)/.installed-test
+compat: $(OLDEST)/.installed-compat
 	$(OLDEST)/bin/python -m pytest tests/compat $(ARGS)
 
 reports: $(VENV)/.installed-test

@@ -11,17 +11,14 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from profiler.errors import NotBuiltError, UnsupportedError, UsageError
 from profiler.hardware import devices, local_cuda
+from profiler.method_choice import MethodChoice, choose_method
 from profiler.spec import RunSpec
 from profiler.subject import models, optimizers
 from profiler.subject.stacks import STACKS
-
-if TYPE_CHECKING:
-    from profiler.subject.methods import Method
 
 #: What a field of an id is compared with: a field added later with its default changes no id.
 ID_DEFAULTS: dict[str, Any] = {
@@ -57,17 +54,6 @@ ID_DEFAULTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class MethodChoice:
-    """A method as typed: `label`, its `preset` (or peft type) and the options with the preset's."""
-
-    label: str
-    preset: str
-    options: dict[str, Any]
-    given: frozenset[str]
-    method: Method
-
-
-@dataclass(frozen=True)
 class Cell:
     """A resolved cell: `spec` has no open field, `record_spec` is `Record.spec`.
 
@@ -90,6 +76,18 @@ def check(spec: RunSpec) -> None:
     if spec.optimizer is not None:
         optimizers.check(spec.optimizer)
     check_device(spec.device)
+    if spec.loss == "chunked" and not STACKS[spec.stack].measures_tokens:
+        raise NotBuiltError(
+            f"--loss chunked is not built yet for --stack {spec.stack}: it is TRL's own loss; "
+            "use --stack trl"
+        )
+    if spec.autocast == "float32" and spec.device in ("cpu", "sim:cpu"):
+        raise UsageError(
+            "--autocast float32 does nothing on a CPU, where torch.autocast knows bfloat16 and "
+            "float16; use --autocast none"
+        )
+    if spec.use_cache and STACKS[spec.stack].refuses_use_cache:
+        raise UsageError("--use-cache true: SFTTrainer passes use_cache=False to every forward")
     if spec.padded and spec.attention == "flash_attention_2":
         raise NotBuiltError("--padded with flash_attention_2 is not built yet; use sdpa")
     if spec.padded and spec.seq_len < 3:
@@ -112,34 +110,6 @@ def check_device(device: str) -> None:
         devices.device(device)
 
 
-def choose_method(label: str) -> MethodChoice:
-    """Read a method: a preset, a preset with options, or the path of an adapter config.
-
-    Raises:
-        UsageError: no such preset or file, or options that cannot be read.
-    """
-    from profiler.subject import methods
-    from profiler.subject.methods import adapter_config
-
-    if not label.strip():
-        raise UsageError("--method is empty; give a preset such as lora, or a path")
-    path = Path(label)
-    if path.suffix == ".json" or path.is_dir() or path.is_file():
-        if not path.exists():
-            raise UsageError(f"no adapter config at {label!r}")
-        method, peft_type, options = adapter_config.read(path)
-        name = path.stem if path.suffix else path.name
-        return MethodChoice(name, peft_type, options, frozenset(), method)
-    if "&" in label:
-        raise NotBuiltError(f"--method {label!r}: joining methods with & is not built yet")
-    preset, _, text = label.partition(":")
-    if preset.endswith(".py"):
-        raise NotBuiltError(f"--method {label!r}: a method from a file is not built yet")
-    method = methods.get(preset)
-    given = _options(text, label)
-    return MethodChoice(label, preset, {**method.defaults, **given}, frozenset(given), method)
-
-
 def resolve(spec: RunSpec) -> Cell:
     """Fill in every open field of a spec.
 
@@ -156,7 +126,10 @@ def resolve(spec: RunSpec) -> Cell:
     attention = built.config._attn_implementation
     if spec.attention == "flash_attention_2":
         attention = spec.attention
-        if spec.weights_dtype == "float32":
+        # transformers casts what comes to it in float32 to autocast's dtype
+        # (transformers/integrations/flash_attention.py, `get_target_dtype`).
+        half = (spec.weights_dtype, spec.autocast or stack.autocast)
+        if not {"float16", "bfloat16"}.intersection(half):
             raise UsageError(
                 "--attention flash_attention_2 needs 16-bit weights; "
                 "use --weights-dtype bfloat16 or float16"
@@ -174,13 +147,33 @@ def resolve(spec: RunSpec) -> Cell:
         use_cache = bool(getattr(built.config, "use_cache", False))
         if checkpointing != "none" or (stack.sets_use_cache and _trainer_sets_use_cache()):
             use_cache = False
+        if stack.refuses_use_cache:
+            use_cache = False
+    quantization = spec.quantization or method.quantization or "none"
+    adapter_dtype = stack.adapter_dtype
+    if quantization != "none":
+        adapter_dtype = stack.adapter_dtype_quantized
+    kbit_prepare = spec.kbit_prepare or method.kbit_prepare or stack.kbit_prepare
+    autocast = spec.autocast or stack.autocast
+    if kbit_prepare == "trl" and quantization != "none" and autocast == "none":
+        raise UsageError(
+            "--kbit-prepare trl leaves float32 norms before a 16-bit head, which only autocast "
+            "joins (TRL casts so under bf16=True alone); add --autocast bfloat16"
+        )
+    loss = spec.loss or stack.loss
+    if spec.device == "cuda" and loss == "chunked":
+        raise NotBuiltError(
+            "--loss chunked is not built for --device cuda yet: it runs in TRL's Triton kernels; "
+            "name a GPU to simulate, or use --loss full"
+        )
     resolved = spec.replace(
-        quantization=spec.quantization or method.quantization or "none",
+        quantization=quantization,
         loop=spec.loop or stack.loop,
-        kbit_prepare=spec.kbit_prepare or method.kbit_prepare or stack.kbit_prepare,
-        adapter_dtype=spec.adapter_dtype or stack.adapter_dtype,
+        kbit_prepare=kbit_prepare,
+        adapter_dtype=spec.adapter_dtype or adapter_dtype,
         compute_dtype=spec.compute_dtype or spec.weights_dtype,
-        autocast=spec.autocast or stack.autocast,
+        autocast=autocast,
+        loss=loss,
         use_cache=use_cache,
         optimizer=spec.optimizer or method.optimizer or stack.optimizer,
         checkpointing=checkpointing,
@@ -188,7 +181,7 @@ def resolve(spec: RunSpec) -> Cell:
     )
     _check_length(resolved, built, choice)
     content = resolved.to_dict()
-    content["method"] = {"preset": choice.preset, "options": choice.options}
+    content["method"] = choice.content()
     content["model"] = source.config
     content["model_override"] = []  # part of the model's content
     record_spec = resolved.to_dict()
@@ -222,51 +215,6 @@ def _identify(model: str, label: str, spec: RunSpec, content: dict[str, Any]) ->
     words = f"{model}-{label}-{spec.device}-b{spec.batch_size}-s{spec.seq_len}"
     slug = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.")[:80].strip("-.")
     return f"{slug}-{digest}"
-
-
-def _options(text: str, label: str) -> dict[str, Any]:
-    """`r=8,target_modules=q_proj+v_proj`; a value that starts with [, { or " is JSON."""
-    options: dict[str, Any] = {}
-    rest = text
-    decoder = json.JSONDecoder()
-    while rest:
-        key, separator, rest = rest.partition("=")
-        key = key.strip()
-        if not separator or not key.isidentifier():
-            raise UsageError(
-                f"--method {label!r}: options are KEY=VALUE,KEY=VALUE, such as lora:r=8"
-            )
-        if key in options:
-            raise UsageError(f"--method {label!r}: option {key!r} is given twice")
-        if rest[:1] in ("[", "{", '"'):
-            try:
-                options[key], end = decoder.raw_decode(rest)
-            except (ValueError, RecursionError) as error:
-                raise UsageError(f"--method {label!r}: {key} is no JSON: {error}") from None
-            rest = rest[end:]
-            if rest and not rest.startswith(","):
-                raise UsageError(f"--method {label!r}: a comma must follow the value of {key}")
-            rest = rest[1:]
-            continue
-        value, _, rest = rest.partition(",")
-        if not value:
-            raise UsageError(f"--method {label!r}: option {key!r} has no value")
-        options[key] = value.split("+") if "+" in value else _scalar(value)
-    return options
-
-
-def _scalar(text: str) -> Any:
-    lowered = text.lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    if lowered in ("none", "null"):
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 @functools.lru_cache(maxsize=4)

@@ -58,7 +58,6 @@ class RunSpec:
         metadata=_choice(
             "how the frozen weights are stored; default: the method's",
             values=("none", "nf4", "nf4-dq", "fp4", "fp4-dq", "int8"),
-            built=("none", "nf4", "nf4-dq", "fp4", "fp4-dq"),
             grid=True,
         ),
     )
@@ -67,7 +66,6 @@ class RunSpec:
         metadata=_choice(
             "whose training step: the plain loop, transformers.Trainer or TRL's SFTTrainer",
             values=("script", "trainer", "trl"),
-            built=("script", "trainer"),
             grid=True,
         ),
     )
@@ -83,7 +81,6 @@ class RunSpec:
         metadata=_choice(
             "preparation of a quantised model; default: the method's, else the stack's",
             values=("none", "peft", "trl"),
-            built=("none", "peft"),
         ),
     )
     weights_dtype: str = field(
@@ -103,15 +100,15 @@ class RunSpec:
         metadata=_choice(
             "dtype of torch.autocast around the forward; default: the stack's",
             values=("none", *DTYPES),
-            built=("none",),
         ),
     )
-    loss: str = field(
-        default="full",
+    loss: str | None = field(
+        default=None,
         metadata=_choice(
-            "how the loss is computed: full is logits, then cross-entropy, as the model does it",
+            "how the loss is computed: full is logits, then cross-entropy, as the model does it; "
+            "chunked is TRL's, which keeps no logits; default: the stack's",
             values=("full", "chunked", "liger"),
-            built=("full",),
+            built=("full", "chunked"),
         ),
     )
     batch_size: int = field(

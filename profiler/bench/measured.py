@@ -30,13 +30,13 @@ from profiler.bench.categories import decide
 from profiler.bench.host_allocator import returning_freed
 from profiler.bench.modules import ModulePaths
 from profiler.bench.nvml import Sampler
-from profiler.bench.shadows import Shadows
 from profiler.bench.subject_trace import TraceProbe, batch_values, register, register_maps
 from profiler.bench.tracker import Rules, StorageTracker
 from profiler.environment import environment
 from profiler.record import Record, Time
 from profiler.resolve import Cell
 from profiler.subject import optimizers
+from profiler.subject.shadows import Shadows
 from profiler.subject.subject import Subject, build
 from profiler.subject.workloads.train import TrainStep, Unwatched
 from profiler.trace import PHASES, Trace
@@ -73,6 +73,9 @@ def measure(cell: Cell) -> Record:
     seen = window.peak(sum(block.nbytes for block in trace.blocks if block.phase == "setup"))
     record.memory = memory.analyse(trace, memory.levels(trace, AllocConf(), None))
     record.flops = flops.analyse(trace)
+    if device == "cpu":  # a GPU's bytes are the allocator's own
+        assert spec.optimizer is not None
+        record.approximations = list(optimizers.approximations(spec.optimizer, cuda=False))
     timer = _timer(device)
     with Sampler(_uuid()) if device == "cuda" else contextlib.nullcontext() as sampler:
         for _ in range(spec.steps):

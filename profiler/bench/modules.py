@@ -61,6 +61,8 @@ class ModulePaths:
         self._stack.append(path)
         self.current = path
         self.depth += 1
+        if getattr(module, "computes_loss", False):  # a head that is part of the loss
+            self.after_head = True
 
     def _leave(self, module: torch.nn.Module, args: Any, output: Any) -> None:
         if self._stack:

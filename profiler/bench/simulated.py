@@ -8,17 +8,17 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from profiler.bench import cpu, fakes
+from profiler.bench import cpu, sparse
 from profiler.bench.categories import decide
 from profiler.bench.cuda import semantics as cuda
 from profiler.bench.modules import ModulePaths
-from profiler.bench.shadows import Shadows
 from profiler.bench.subject_trace import TraceProbe, batch_values, register, register_maps
 from profiler.bench.tracker import Rules, StorageTracker
 from profiler.hardware.devices import Device
 from profiler.spec import RunSpec
-from profiler.subject import optimizers
+from profiler.subject import fakes, optimizers
 from profiler.subject.optimizers import uses_maps
+from profiler.subject.shadows import Shadows
 from profiler.subject.subject import Subject
 from profiler.subject.workloads.train import TrainStep
 from profiler.trace import Trace
@@ -28,19 +28,22 @@ def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
     """Run a warm-up step and `spec.steps` further ones on fake tensors.
 
     Args:
-        subject: a model on the meta device; it is filled with fake tensors here.
+        subject: a model of fake tensors.
         device: the GPU whose choices are made, None for this CPU.
     """
     trace = Trace(cuda=device is not None, source="simulated")
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    assert spec.optimizer is not None
+    trace.approximations.extend(optimizers.approximations(spec.optimizer, cuda=trace.cuda))
+    assert subject.building is not None
+    mode, shadows = subject.building.mode, subject.building.shadows
     model = subject.model
     torch.manual_seed(spec.seed)
     with ExitStack() as stack:
-        fakes.fill(model, mode)
-        shadows = Shadows()
-        rules = Rules(replace=dict(cpu.REPLACE))
+        rules = Rules(replace={**cpu.REPLACE, **sparse.REPLACE})
         if device is not None:
             rules = stack.enter_context(cuda.semantics(device, spec, trace))
+        else:
+            stack.enter_context(fakes.int8_on_cpu())
         paths = ModulePaths(model)
         tracker = StorageTracker(trace, paths, rules, shadows)
         register(tracker, subject)
@@ -58,10 +61,16 @@ def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
         stack.enter_context(mode)
         stack.enter_context(tracker)
         probe = TraceProbe(tracker, step)
+        shadows.unknown = 0  # what was guessed while the method was built shapes nothing
         for number in range(spec.steps + 1):
             tracker.step = number
             step(probe)
         tracker.close()
+        if shadows.unknown:
+            trace.approximations.append(
+                "The step asks for values that a simulation does not have: numbers were taken for "
+                "0, masks for all ones."
+            )
     decide(tracker)
     return trace
 

@@ -9,7 +9,8 @@ import torch
 
 from profiler.bench.tracker import StorageTracker
 from profiler.spec import RunSpec
-from profiler.subject.optimizers import uses_maps
+from profiler.subject.attributes import attributes
+from profiler.subject.optimizers import maps, states
 from profiler.subject.quantization import quant_state_tensors
 from profiler.subject.subject import Subject
 from profiler.subject.workloads.train import TrainStep
@@ -39,7 +40,7 @@ class TraceProbe:
                 self.tracker.role(parameter.grad, "gradients", _WEAK, module)
 
     def optimizer_done(self) -> None:
-        for parameter, state in self.step.optimizer.state.items():
+        for parameter, state in states(self.step.optimizer):
             module = self.tracker.paths.of_parameter(parameter)
             for tensor in tensors(state):
                 self.tracker.role(tensor, "optimizer_state", _WEAK, module)
@@ -70,9 +71,8 @@ def register(tracker: StorageTracker, subject: Subject) -> None:
 
 def register_maps(tracker: StorageTracker, optimizer: torch.optim.Optimizer) -> None:
     """Count an 8-bit optimizer's quantisation maps (`profiler.subject.optimizers.warm_up`)."""
-    if uses_maps(optimizer):
-        for tensor in optimizer.name2qmap.values():
-            tracker.register(tensor, "optimizer_state", "", "quantization_map")
+    for tensor in maps(optimizer, cuda=tracker.trace.cuda):
+        tracker.register(tensor, "optimizer_state", "", "quantization_map")
 
 
 def batch_values(subject: Subject, spec: RunSpec) -> dict[str, torch.Tensor]:
@@ -92,18 +92,6 @@ def batch_values(subject: Subject, spec: RunSpec) -> dict[str, torch.Tensor]:
 def padding(spec: RunSpec) -> int:
     """Padded positions of each sequence: at least one, and two tokens are left to predict from."""
     return min(max(1, round(spec.seq_len * spec.pad_fraction)), spec.seq_len - 2)
-
-
-def attributes(module: torch.nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
-    """Tensors that a module keeps as plain attributes, or in a dict that is one."""
-    own = vars(module)
-    for key, value in list(own.items()):
-        if isinstance(value, torch.Tensor):
-            yield own, key, value
-        elif type(value) is dict and key not in ("_parameters", "_buffers", "_modules"):
-            for inner, item in list(value.items()):
-                if isinstance(item, torch.Tensor):
-                    yield value, inner, item
 
 
 def tensors(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:

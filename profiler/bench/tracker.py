@@ -21,12 +21,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from profiler.bench import accumulation
+from profiler.bench import accumulation, packed_products
 from profiler.bench.modules import ModulePaths
-from profiler.bench.shadows import Shadows
+from profiler.subject.shadows import Shadows, asks
 from profiler.trace import Block, Mark, Op, Trace
 
 aten = torch.ops.aten
+_STRIDED = torch.strided
 _DEVICE = torch.ops.prim.device.default
 
 #: A category that a block has until `profiler.bench.categories` decides by its lifetime.
@@ -65,10 +66,12 @@ class _OpInfo:
     """What is known of an op without its arguments."""
 
     name: str
+    factors: str
     view: bool
     flops: Callable[..., int] | None
     replace: Callable[..., Any] | None
     inside: Callable[..., list[int]] | None
+    asks: bool
 
 
 @dataclass(slots=True)
@@ -90,6 +93,7 @@ class StorageTracker(TorchDispatchMode):
 
     def __init__(self, trace: Trace, paths: ModulePaths, rules: Rules, shadows: Shadows) -> None:
         super().__init__()
+        packed_products.register_flops()
         self.trace = trace
         self.paths = paths
         self.rules = rules
@@ -174,7 +178,8 @@ class StorageTracker(TorchDispatchMode):
             info = self._info(func)
         if info.view:
             out = func(*args, **kwargs)
-            self.shadows.follow(func, args, kwargs, out)
+            if func is aten.lift_fresh.default:  # a literal: the only real tensor there is
+                self.shadows.follow(func, args, kwargs, out)
             return out
         module, after_head = self._where()
         if self.rules.on_op is not None:
@@ -186,10 +191,10 @@ class StorageTracker(TorchDispatchMode):
                 inside.append(
                     self._event(nbytes, "temporaries", info.name, module, (nbytes,), "uint8")
                 )
-        answer = self.shadows.scalar(func, args)
+        answer = self.shadows.answer(func, args, kwargs) if info.asks else None
         if answer is not None:
-            return answer[0]
-        if info.replace is not None:
+            out = answer[0]
+        elif info.replace is not None:
             out = info.replace(func, args, kwargs)
         elif (
             func is accumulation.ADD
@@ -200,19 +205,21 @@ class StorageTracker(TorchDispatchMode):
             out = args[0].add_(args[1])
         else:
             out = func(*args, **kwargs)
-        self.shadows.follow(func, args, kwargs, out)
+        if answer is None:
+            self.shadows.follow(func, args, kwargs, out)
 
         nbytes = 0
-        dtype = ""
+        dtype = info.factors
         outs = (out,) if isinstance(out, torch.Tensor) else out
         if isinstance(outs, (tuple, list)):
             for tensor in outs:
                 if isinstance(tensor, torch.Tensor):
                     nbytes += tensor.numel() * tensor.element_size()
                     dtype = dtype or _DTYPE_NAMES[tensor.dtype]
-                    storage = tensor.untyped_storage()
-                    if storage._cdata not in self._live:
-                        self._allocate(storage, tensor, info.name, module, UNDECIDED, after_head)
+                    for part in (tensor,) if tensor.layout is _STRIDED else _parts(tensor):
+                        storage = part.untyped_storage()
+                        if storage._cdata not in self._live:
+                            self._allocate(storage, part, info.name, module, UNDECIDED, after_head)
         for block in reversed(inside):
             self.trace.events.append(-(block + 1))
         for argument in args:
@@ -244,12 +251,15 @@ class StorageTracker(TorchDispatchMode):
 
     def _info(self, func: Any) -> _OpInfo:
         packet = getattr(func, "_overloadpacket", func)
+        name = f"{func.namespace}.{packet.__name__}" if hasattr(func, "namespace") else str(func)
         info = self._infos[func] = _OpInfo(
-            name=f"{func.namespace}.{packet.__name__}" if hasattr(func, "namespace") else str(func),
+            name=name,
+            factors=packed_products.FACTORS.get(name, ""),
             view=bool(getattr(func, "is_view", False)),
             flops=flop_registry.get(packet),
             replace=self.rules.replace.get(func),
             inside=self.rules.inside.get(func),
+            asks=asks(func),
         )
         return info
 
@@ -358,6 +368,11 @@ class StorageTracker(TorchDispatchMode):
         if origin.node and origin.node == self._node_id and not origin.recompute:
             key = _node_key(torch._C._current_autograd_node())
             origin.freed_in_node = key == self._node_key
+
+
+def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The strided tensors that a sparse one consists of."""
+    return tensor._indices(), tensor._values()
 
 
 def _node_key(node: Any) -> int:

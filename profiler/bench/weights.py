@@ -20,7 +20,7 @@ DEVIATION = 0.02
 def fill(model: torch.nn.Module, *, seed: int, device: str) -> None:
     """Give every parameter memory and values: matrices normal, scales one, biases zero.
 
-    Packed 4-bit weights get random nibbles, and scales as large as quantising such matrices gives.
+    Packed weights get random contents, and scales as large as quantising such matrices gives.
     The same seed gives the same model.
     """
     import bitsandbytes as bnb
@@ -35,6 +35,8 @@ def fill(model: torch.nn.Module, *, seed: int, device: str) -> None:
                 continue
             if isinstance(parameter, bnb.nn.Params4bit):
                 parameter = _packed(module, parameter, nibbles, device)
+            elif isinstance(parameter, bnb.nn.Int8Params):
+                parameter = _int8(parameter, normal, device)
             else:
                 if parameter.is_meta:
                     data = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
@@ -55,6 +57,25 @@ def tile(tensor: torch.Tensor, block: torch.Tensor) -> None:
     for start in range(0, flat.numel(), block.numel()):
         part = flat[start : start + block.numel()]
         part.copy_(block[: part.numel()])
+
+
+def _int8(parameter: Any, normal: torch.Tensor, device: str) -> Any:
+    """An 8-bit weight in memory, as `Int8Params._quantize` leaves it: `CB` is the weight itself,
+    `SCB` each row's largest magnitude. A row of a few thousand normal numbers has it at about 3.5
+    deviations; larger ones of the block are cut."""
+    import bitsandbytes as bnb
+
+    scale = 3.5 * DEVIATION
+    data = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+    tile(data, (normal * (127 / scale)).round().clamp(-127, 127))
+    scales = torch.full(parameter.SCB.shape, scale, dtype=parameter.SCB.dtype, device=device)
+    return bnb.nn.Int8Params(
+        data,
+        requires_grad=False,
+        has_fp16_weights=parameter.has_fp16_weights,
+        CB=data,
+        SCB=scales,
+    )
 
 
 def _packed(module: Any, parameter: Any, nibbles: torch.Tensor, device: str) -> Any:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiler.errors import UnsupportedError, UsageError
+from profiler.hardware import devices
 from profiler.record import Params
 from profiler.resolve import Cell
-from profiler.subject import models, optimizers
+from profiler.subject import kbit, models, optimizers
 from profiler.subject.quantization import quantize
+from profiler.subject.stacks import STACKS
 
 if TYPE_CHECKING:
     import torch
 
+    from profiler.subject.fake_build import FakeBuild
     from profiler.subject.methods import Method
 
 
@@ -27,6 +31,8 @@ class Subject:
         adapter_names: paths of the parameters that the method added.
         method, config: what was put on the model, for its hooks.
         params: the counts; a 4-bit weight counts as the numbers it stands for.
+        building: the fake tensors' mode and what is known of their values, None for a model in
+            memory.
         vocab_size: rows of the input embedding: token ids are below it.
     """
 
@@ -36,6 +42,7 @@ class Subject:
     config: dict[str, Any] | None
     params: Params
     vocab_size: int
+    building: FakeBuild | None = None
 
 
 def build(
@@ -47,13 +54,15 @@ def build(
     """Build a cell's subject: load, quantise, prepare, adapt, as its stack does.
 
     Args:
-        device: where weights are made; "meta" gives a subject without memory.
+        device: where weights are made; "meta" gives a subject without memory, of fake tensors.
         fill: called with the loaded and quantised model, to give its weights values.
 
     Raises:
         UsageError, UnsupportedError: see `profiler.resolve`.
     """
     import torch
+
+    from profiler.subject.adapter_file import adapter_file_bytes
 
     spec = cell.spec
     model: Any = models.build(
@@ -71,25 +80,41 @@ def build(
         quantize(model, spec.quantization, compute_dtype=getattr(torch, spec.compute_dtype))
     if fill is not None:
         fill(model)
-    if spec.kbit_prepare == "peft":
-        import peft
+    stack = STACKS[spec.stack]
+    quantized = spec.quantization != "none"
+    assert spec.kbit_prepare is not None
+    model = kbit.prepare(model, spec.kbit_prepare, quantized=quantized)
+    building: FakeBuild | None = None
+    if device == "meta":
+        from profiler.subject.fake_build import FakeBuild
 
-        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        building = FakeBuild(cuda=spec.device not in devices.MEASURED and spec.device != "sim:cpu")
+        building.fill(model)
     base = {id(parameter) for parameter in model.parameters()}
     words = model.get_input_embeddings()
     vocab_size = words.weight.shape[0]
     assert spec.adapter_dtype is not None
+    adapter_dtype = getattr(torch, spec.adapter_dtype)
+    # A stack that casts over quantised weights does so afterwards, and not only what was added.
+    cast_after = quantized and stack.adapter_dtype_quantized != stack.adapter_dtype
     try:
-        adapted: Any = cell.method.method.apply(
-            model,
-            cell.config,
-            adapter_dtype=getattr(torch, spec.adapter_dtype),
-            device=device,
-        )
+        with building or contextlib.nullcontext():
+            adapted: Any = cell.method.method.apply(
+                model,
+                cell.config,
+                adapter_dtype=torch.float32 if cast_after else adapter_dtype,
+                device="cpu" if building is not None else device,
+            )
+        if building is not None:
+            building.settle(adapted)
     except UnsupportedError as error:
         if cell.method.given:  # the options are the user's, not the preset's
             raise UsageError(f"--method {cell.method.label}: {error}") from None
         raise
+    if spec.kbit_prepare == "trl" and quantized:
+        kbit.cast_back(adapted)
+    if cast_after:
+        kbit.cast_trained(adapted, adapter_dtype)
     if spec.checkpointing != "none":
         reentrant = spec.checkpointing == "reentrant"
         model.gradient_checkpointing_enable(
@@ -97,7 +122,7 @@ def build(
         )
         # A reentrant checkpoint passes gradients only if one of its inputs requires one. With a
         # frozen embedding none does, so every stack makes the embedding's output require it.
-        if reentrant and not words.weight.requires_grad:
+        if (reentrant or stack.input_gradients) and not words.weight.requires_grad:
             model.enable_input_require_grads()
     adapted.train()
     assert spec.optimizer is not None
@@ -118,6 +143,12 @@ def build(
         adapter_names=frozenset(added),
         method=cell.method.method,
         config=cell.config,
-        params=Params(total=total, trainable=trainable, trainable_fraction=trainable / total),
+        params=Params(
+            total=total,
+            trainable=trainable,
+            trainable_fraction=trainable / total,
+            adapter_file_bytes=adapter_file_bytes(adapted),
+        ),
         vocab_size=vocab_size,
+        building=building,
     )

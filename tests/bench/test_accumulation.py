@@ -9,7 +9,7 @@ import torch
 from torch.profiler import profile
 
 from profiler.bench.modules import ModulePaths
-from profiler.bench.shadows import Shadows
+from profiler.subject.shadows import Shadows
 from profiler.bench.tracker import Rules, StorageTracker
 from profiler.trace import Trace
 

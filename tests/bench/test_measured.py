@@ -20,11 +20,11 @@ from profiler.execute import run
 from profiler.record import Record
 from profiler.resolve import resolve
 from profiler.spec import RunSpec
-from profiler.subject import methods
+from profiler.subject import methods, optimizers
 from profiler.subject import models as models_module
 
 FAMILIES = ("opt", "llama", "gpt2", "bloom")
-QUANTIZATIONS = ("none", "nf4", "nf4-dq", "fp4", "fp4-dq")
+QUANTIZATIONS = ("none", "nf4", "nf4-dq", "fp4", "fp4-dq", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +110,20 @@ def test_every_loop_checkpointing_and_padding(
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["adamw", "adamw-single", "sgd", "adamw-8bit", "paged-adamw-8bit"]
+    "fields",
+    [
+        {"model": "llama", "method": "lora:r=64", "grad_accumulation": 2},
+        {"model": "opt", "method": "lora", "grad_clip": 0.0},
+        {"model": "opt", "method": "full"},
+    ],
+    ids=["accumulated", "unclipped", "full"],
 )
-def test_every_optimizer(models: dict[str, str], optimizer: str) -> None:
-    measured, simulated = both(model=models["llama"], method="lora:r=64", optimizer=optimizer)
+@pytest.mark.parametrize("optimizer", optimizers.names())
+def test_every_optimizer(models: dict[str, str], optimizer: str, fields: dict[str, object]) -> None:
+    if optimizer in ("lora-fa", "lora-plus") and fields["method"] == "full":
+        pytest.skip("it trains LoRA layers")
+    model = models[str(fields["model"])]
+    measured, simulated = both(**{**fields, "model": model, "optimizer": optimizer})
     assert_same_bytes(measured, simulated)
 
 

@@ -13,7 +13,7 @@ from tiny import CONFIGS, write
 
 from profiler.execute import run
 from profiler.spec import RunSpec
-from profiler.subject import methods
+from profiler.subject import methods, optimizers
 
 METHODS = (*methods.names(), "lora:use_dora=true,r=4", "lora:use_rslora=true,r=4,lora_dropout=0.0")
 
@@ -26,14 +26,14 @@ SPECS = st.fixed_dictionaries(
         "seq_len": st.integers(3, 48),
         "stack": st.sampled_from(["script", "trainer"]),
         "loop": st.sampled_from([None, "script", "step-function", "trainer"]),
-        "quantization": st.sampled_from([None, "nf4", "nf4-dq", "fp4", "fp4-dq", "none"]),
+        "quantization": st.sampled_from([None, "nf4", "nf4-dq", "fp4", "fp4-dq", "int8", "none"]),
         "kbit_prepare": st.sampled_from([None, "none", "peft"]),
         "weights_dtype": st.sampled_from(["bfloat16", "float16", "float32"]),
         "adapter_dtype": st.sampled_from([None, "float32", "bfloat16"]),
         "checkpointing": st.sampled_from([None, "none", "reentrant", "non-reentrant"]),
         "attention": st.sampled_from(["auto", "eager"]),
         "optimizer": st.sampled_from(
-            [None, "adamw", "adamw-fused", "sgd", "adamw-8bit", "paged-adamw-32bit"]
+            [None, *(name for name in optimizers.names() if name not in ("lora-fa", "lora-plus"))]
         ),
         "padded": st.booleans(),
         "use_cache": st.sampled_from([None, True, False]),

@@ -141,11 +141,16 @@ def test_what_does_not_fit_is_an_answer_with_its_reason(models: dict[str, str]) 
     check_invariants(record)
 
 
-def test_paged_state_is_not_the_allocators(models: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("paging", "resident"), [("paged-adamw-32bit", "adamw-fused"), ("paged-lion-32bit", "lion")]
+)
+def test_paged_state_is_not_the_allocators(
+    models: dict[str, str], paging: str, resident: str
+) -> None:
     wide = {"model_override": ("hidden_size=1024", "intermediate_size=1024")}
     paged, plain = (
         simulated(models["llama"], method="lora:r=128", optimizer=optimizer, **wide).memory
-        for optimizer in ("paged-adamw-32bit", "adamw-fused")
+        for optimizer in (paging, resident)
     )
     assert paged.outside_allocator["paged_state"] > 0
     assert "paged_state" not in plain.outside_allocator

@@ -11,9 +11,6 @@ import time
 from typing import Any
 
 import pytest
-from torch._subclasses.fake_tensor import FakeTensorMode
-
-from profiler.bench import fakes
 from profiler.bench.cuda.semantics import semantics
 from profiler.bench.subject_trace import batch_values
 from profiler.execute import run
@@ -32,8 +29,8 @@ def bare_steps() -> float:
     """Seconds of two steps under FakeTensorMode alone; building is not counted."""
     cell = resolve(SPEC)
     subject = build(cell)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fakes.fill(subject.model, mode)
+    assert subject.building is not None
+    mode = subject.building.mode
     trace = Trace(cuda=True, source="simulated")
     with semantics(devices.device(SPEC.device), cell.spec, trace):
         batch = {

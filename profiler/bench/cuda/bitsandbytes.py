@@ -1,9 +1,13 @@
-"""bitsandbytes on a CUDA device: its fused 4-bit product, and optimizer state in paged memory."""
+"""bitsandbytes on a CUDA device: its 4-bit and 8-bit products, and optimizer state in paged memory.
+
+Read in bitsandbytes 0.50.2.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,27 +22,102 @@ from profiler.hardware.devices import Device
 #: `get_state_buffer`).
 _PAGED_FROM = 1e5
 
+#: Said of a simulated GPU's 8-bit products.
+NO_OUTLIERS = (
+    "LLM.int8's inputs are taken to have no outlier columns (no magnitude from 6.0 up): each that "
+    "a real input has is computed, and kept for the backward, in 16 or 32 bits beside the 8-bit "
+    "product."
+)
 
-def register_flops() -> None:
-    """The 4-bit product's FLOPs: those of the product it stands for, 2 M N K."""
-    from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-    packet = getattr(torch.ops.bitsandbytes, "gemm_4bit", None)
-    if packet is None or packet in flop_registry:
-        return
+def _op(name: str) -> Any:
+    return getattr(torch.ops.bitsandbytes, name, None)
 
-    @register_flop_formula(packet, get_raw=True)
-    def gemm_4bit(
-        a: Any, b: Any, shape: Any, *args: Any, out_val: Any = None, **kwargs: Any
-    ) -> int:
-        return 2 * a.numel() * int(shape[0])
+
+@contextmanager
+def int8_products() -> Iterator[None]:
+    """Train with 8-bit products. On a CPU `matmul` (bitsandbytes/autograd/_functions.py)
+    dequantises the weight and multiplies in the input's dtype instead."""
+    from bitsandbytes.autograd import _functions
+
+    # It warns at every product of an input that is not float16.
+    logger = logging.getLogger(_functions.__name__)
+    disabled = logger.disabled
+    before = _functions.MatMul8bitFp
+    _functions.MatMul8bitFp = _functions.MatMul8bitLt
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        _functions.MatMul8bitFp = before
+        logger.disabled = disabled
+
+
+def replace() -> dict[Any, Callable[..., Any]]:
+    """The ops whose result depends on values: which columns of the input are outliers. None is
+    (`NO_OUTLIERS`), and then the CUDA kernels return empty tensors for them."""
+
+    def int8_vectorwise_quant(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        a = args[0]
+        threshold = args[1] if len(args) > 1 else kwargs.get("threshold", 0.0)
+        rows = a.numel() // a.shape[-1]
+        return (
+            torch.empty(a.shape, dtype=torch.int8),
+            torch.empty(rows, dtype=torch.float32),
+            torch.empty(0, dtype=torch.int64) if threshold > 0.0 else None,
+        )
+
+    def int8_mixed_scaled_mm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        a, ca, cb = args[:3]
+        out = torch.empty((*ca.shape[:-1], cb.shape[0]), dtype=a.dtype)
+        return out, torch.empty(0, dtype=a.dtype)
+
+    functions = (int8_vectorwise_quant, int8_mixed_scaled_mm)
+    packets = {_op(function.__name__): function for function in functions}
+    return {packet.default: function for packet, function in packets.items() if packet is not None}
 
 
 def inside(device: Device) -> dict[Any, Callable[..., list[int]]]:
-    """What the fused product allocates inside: nothing, or where it falls back to dequantising,
-    the unpacked weight and, with double quantization, its scales twice
+    """What the products allocate inside."""
+    return {**_inside_4bit(device), **_inside_int8()}
+
+
+def _inside_int8() -> dict[Any, Callable[..., list[int]]]:
+    """bitsandbytes/backends/cuda/ops.py and, for the product's parts, backends/default/ops.py.
+    cuBLASLt is called without a workspace (csrc/ops.cu, `igemmlt`)."""
+
+    def int8_vectorwise_quant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+        """`A.abs() >= threshold`: the magnitudes, and the mask."""
+        a = args[0]
+        threshold = args[1] if len(args) > 1 else kwargs.get("threshold", 0.0)
+        return [a.numel() * a.element_size(), a.numel()] if threshold > 0.0 else []
+
+    def int8_mixed_scaled_mm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+        """The int32 product; the float16 one that it is scaled into, if that is not the result.
+
+        An inner size that is no multiple of 4 is multiplied in float32: both factors, the product
+        and its int32 copy, which are freed before the result is made.
+        """
+        a, ca, cb = args[:3]
+        k, n = ca.shape[-1], cb.shape[0]
+        m = ca.numel() // k
+        scaled = 0 if a.dtype == torch.float16 else 2 * m * n
+        result = m * n * a.element_size()
+        parts = [4 * m * n, scaled]
+        if k % 4:
+            parts.append(max(0, 4 * m * k + 4 * n * k + 4 * m * n - scaled - result))
+        return [size for size in parts if size]
+
+    functions = (int8_vectorwise_quant, int8_mixed_scaled_mm)
+    packets = {_op(function.__name__): function for function in functions}
+    return {packet.default: function for packet, function in packets.items() if packet is not None}
+
+
+def _inside_4bit(device: Device) -> dict[Any, Callable[..., list[int]]]:
+    """Of the fused product: nothing, or where it falls back to dequantising, the unpacked weight
+    and, with double quantization, its scales twice
     (bitsandbytes/backends/cuda/ops.py, `_dequant_linear_fallback`)."""
-    packet = getattr(torch.ops.bitsandbytes, "gemm_4bit", None)
+    packet = _op("gemm_4bit")
     if packet is None:
         return {}
     fused, limit = _choice(device)

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
+from profiler.bench.cuda import autocast
 from profiler.bench.cuda.attention import scaled_dot_product_attention
 
 aten = torch.ops.aten
@@ -50,12 +52,30 @@ def _with_fused_cast(original: Callable[..., torch.Tensor], op: Any) -> Callable
     return softmax
 
 
+def _under_autocast(attention: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Attention of inputs that autocast has cast; the op itself is in its list."""
+
+    def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> torch.Tensor:
+        dtype = autocast.active()
+        if dtype is None:
+            return attention(*args, **kwargs)
+        args, kwargs = tree_map_only(
+            torch.Tensor, lambda tensor: autocast.cast(tensor, dtype), (args, kwargs)
+        )
+        with autocast.suspended():
+            return attention(*args, **kwargs)
+
+    return scaled_dot_product_attention
+
+
 @contextmanager
 def replaced(capability: tuple[int, int], sdpa_backend: str) -> Iterator[None]:
     """Put the replacements in place while the context lasts."""
     functional: Any = torch.nn.functional
     changes = {
-        "scaled_dot_product_attention": scaled_dot_product_attention(capability, sdpa_backend),
+        "scaled_dot_product_attention": _under_autocast(
+            scaled_dot_product_attention(capability, sdpa_backend)
+        ),
         "dropout": dropout,
         "softmax": _with_fused_cast(functional.softmax, aten._softmax),
         "log_softmax": _with_fused_cast(functional.log_softmax, aten._log_softmax),

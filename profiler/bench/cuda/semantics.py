@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from profiler.bench.cuda import bitsandbytes, flash_attention_2, functions
+from profiler.bench import sparse
+from profiler.bench.cuda import autocast, bitsandbytes, flash_attention_2, functions, lora_fa
 from profiler.bench.cuda.bitsandbytes import paged_state
 from profiler.bench.cuda.kernels import REPLACE
 from profiler.bench.cuda.temporaries import INSIDE
@@ -29,13 +30,18 @@ APPROXIMATIONS = (
 def semantics(device: Device, spec: RunSpec, trace: Trace) -> Iterator[Rules]:
     """The rules for the tracker, with torch's functions replaced while the context lasts."""
     capability = device.compute_capability
-    bitsandbytes.register_flops()
     trace.approximations.extend(APPROXIMATIONS)
     with ExitStack() as stack:
         stack.enter_context(functions.replaced(capability, spec.sdpa_backend))
         stack.enter_context(flash_attention_2.installed())
+        if spec.quantization == "int8":
+            stack.enter_context(bitsandbytes.int8_products())
+            trace.approximations.append(bitsandbytes.NO_OUTLIERS)
+        stack.enter_context(lora_fa.autocasting())
+        if spec.autocast != "none":
+            stack.enter_context(autocast.installed())
         yield Rules(
-            replace=dict(REPLACE),
+            replace={**REPLACE, **sparse.REPLACE, **bitsandbytes.replace()},
             inside={**INSIDE, **bitsandbytes.inside(device)},
             on_op=on_op(capability),
             host_scalars=True,

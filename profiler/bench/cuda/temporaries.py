@@ -87,6 +87,14 @@ def _flash_sizes(
     return sizes
 
 
+@_inside(aten.linalg_pinv.atol_rtol_tensor)
+def _pinv(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+    """A square matrix's singular vectors U and V, and beside them first the copy that cuSOLVER
+    overwrites (aten/src/ATen/native/cuda/linalg/BatchLinearAlgebraLib.cpp, `svd_cusolver`), then V
+    by the inverse singular values (aten/src/ATen/native/LinearAlgebra.cpp, `linalg_pinv`)."""
+    return [_bytes(args[0])] * 3
+
+
 @_inside(aten._foreach_norm.Scalar)
 def _foreach_norm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
     """A partial result for each chunk of the longest tensor, float32

@@ -1,4 +1,4 @@
-"""Any `adapter_config.json` of a type that is built: what `--method PATH` means."""
+"""Any `adapter_config.json` of a type that `peft` knows: what `--method PATH` means."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from profiler.errors import NotBuiltError, UsageError, unknown
+from profiler.errors import UsageError, unknown
 from profiler.subject.methods.peft_method import known_peft_types, of_type
 from profiler.subject.methods.registry import Method
 
@@ -21,7 +21,6 @@ def read(path: Path) -> tuple[Method, str, dict[str, Any]]:
 
     Raises:
         UsageError: the file is unreadable, no JSON object, or of a type peft does not know.
-        NotBuiltError: a type that peft knows and this package does not run yet.
     """
     file = path / "adapter_config.json" if path.is_dir() else path
     try:
@@ -36,8 +35,6 @@ def read(path: Path) -> tuple[Method, str, dict[str, Any]]:
         raise UsageError(f'the adapter config {file.name!r} has no peft_type, such as "LORA"')
     method = of_type(peft_type)
     if method is None:
-        if peft_type in known_peft_types():
-            raise NotBuiltError(f"an adapter config of type {peft_type} is not built yet")
         raise unknown("peft_type", peft_type, known_peft_types())
     return (
         method,

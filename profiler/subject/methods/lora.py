@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., arXiv 2106.09685) and QLoRA (Dettmers et al., arXiv 2305.14314)."""
+"""LoRA (Hu et al., arXiv 2106.09685), its variants, QLoRA (Dettmers et al., arXiv 2305.14314)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,35 @@ class Lora(PeftMethod):
 
     peft_type = "LORA"
     defaults = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
+
+
+@register("rslora")
+class RsLora(Lora):
+    """Rank-stabilised LoRA: scaled by alpha / sqrt(r) (Kalajdzievski, arXiv 2312.03732)."""
+
+    defaults = {**Lora.defaults, "use_rslora": True}
+
+
+@register("dora")
+class Dora(Lora):
+    """Weight-decomposed LoRA: a magnitude for each output is learned beside the direction
+    (Liu et al., arXiv 2402.09353)."""
+
+    defaults = {**Lora.defaults, "use_dora": True}
+
+
+@register("lora-fa")
+class LoraFa(Lora):
+    """LoRA with every A frozen by the optimizer (Zhang et al., arXiv 2308.03303)."""
+
+    optimizer = "lora-fa"
+
+
+@register("lora-plus")
+class LoraPlus(Lora):
+    """LoRA whose B learns faster than its A, by the optimizer (Hayou et al., arXiv 2402.12354)."""
+
+    optimizer = "lora-plus"
 
 
 @register("qlora")

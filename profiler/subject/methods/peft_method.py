@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import UnsupportedError, UsageError, unknown
@@ -39,6 +40,9 @@ class PeftMethod(Method):
             options = {**options, "target_modules": [targets]}
         return resolve_config(self.peft_type, options, model, given=given)
 
+    def prepare(self, peft_config: Any, *, simulated: bool) -> None:
+        """Last changes to the `peft` config, before the adapter is built."""
+
     def apply(
         self,
         model: PreTrainedModel,
@@ -47,7 +51,6 @@ class PeftMethod(Method):
         adapter_dtype: torch.dtype,
         device: str,
     ) -> torch.nn.Module:
-        import peft
         import torch
 
         assert config is not None
@@ -55,12 +58,11 @@ class PeftMethod(Method):
         peft_config = _config_class(config["peft_type"])(
             **{key: value for key, value in config.items() if key != "peft_type"}
         )
+        self.prepare(peft_config, simulated=is_fake(model))
         try:
             with torch.device(device):
-                adapted = peft.get_peft_model(
-                    model, peft_config, autocast_adapter_dtype=adapter_dtype == torch.float32
-                )
-        except (ValueError, TypeError, NotImplementedError) as error:
+                adapted = _adapt(model, peft_config, adapter_dtype == torch.float32)
+        except (ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise UnsupportedError(_one_line(error)) from error
         if adapter_dtype != torch.float32:
             for parameter in adapted.parameters():
@@ -69,14 +71,50 @@ class PeftMethod(Method):
         return adapted
 
 
+def is_fake(model: torch.nn.Module) -> bool:
+    """Whether a model has sizes and no values: it is put together for a simulation."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(next(model.parameters(), None), FakeTensor)
+
+
+def _adapt(model: Any, peft_config: Any, autocast_adapter_dtype: bool) -> Any:
+    """A `peft` model; a second adapter of one type goes beside the first, and both are active."""
+    import peft
+
+    if not isinstance(model, peft.PeftModel):
+        return peft.get_peft_model(
+            model, peft_config, autocast_adapter_dtype=autocast_adapter_dtype
+        )
+    name = f"joined_{sum(isinstance(one, peft.PeftModel) for one in model.modules())}"
+    types = {config.peft_type for config in model.peft_config.values()}
+    if peft_config.peft_type not in types:
+        return peft.get_peft_model(
+            model, peft_config, name, autocast_adapter_dtype=autocast_adapter_dtype
+        )
+    if peft_config.is_prompt_learning:
+        raise UnsupportedError(f"peft runs one adapter of {peft_config.peft_type} at a time")
+    name = f"joined_{len(model.peft_config)}"
+    model.add_adapter(name, peft_config, autocast_adapter_dtype=autocast_adapter_dtype)
+    model.base_model.set_adapter(list(model.peft_config))
+    return model
+
+
 def of_type(peft_type: str) -> Method | None:
-    """The method of an `adapter_config.json`: the registered one of its type that brings no
-    quantization of its own."""
-    for name in names():
-        method = get(name)
-        if getattr(method, "peft_type", None) == peft_type and method.quantization is None:
-            return method
-    return None
+    """The method of an `adapter_config.json`: the plainest registered one of its type, that brings
+    no quantization of its own and is no variant (a subclass) of another; for a type without one, a
+    method without hooks. None for a type that `peft` does not know."""
+    methods = (get(name) for name in names())
+    plain = [
+        method
+        for method in methods
+        if getattr(method, "peft_type", None) == peft_type and method.quantization is None
+    ]
+    if plain:
+        return min(plain, key=lambda method: len(type(method).__mro__))
+    if peft_type not in known_peft_types():
+        return None
+    return type(peft_type, (PeftMethod,), {"peft_type": peft_type})()
 
 
 def resolve_config(
@@ -99,9 +137,12 @@ def resolve_config(
                 del options[key]
                 continue
             raise unknown(f"option of {cls.__name__}:", key, fields)
-    settings = {"task_type": "CAUSAL_LM", **options}
+    # A plain module is no language model, and peft wraps it as it is.
+    settings = {"task_type": "CAUSAL_LM", **options} if hasattr(model, "config") else options
     try:
         config = cls(**settings)
+    except ImportError as error:  # a package that only this type needs
+        raise UnsupportedError(_one_line(error)) from None
     except (ValueError, TypeError) as error:
         raise UsageError(f"{cls.__name__}: {_one_line(error)}") from None
     for name in ("r", "num_virtual_tokens"):
@@ -117,9 +158,10 @@ def resolve_config(
             f"TRANSFORMERS_MODELS_TO_{peft_type}_TARGET_MODULES_MAPPING",
             None,
         )
-        if mapping is not None and model.config.model_type not in mapping:
+        model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        if mapping is not None and model_type not in mapping:
             raise UnsupportedError(
-                f"peft has no default target_modules of {peft_type} for {model.config.model_type}; "
+                f"peft has no default target_modules of {peft_type} for {model_type}; "
                 "give target_modules"
             )
     if targets is not None:
@@ -141,10 +183,9 @@ def _config_class(peft_type: str) -> Any:
     from peft import mapping
 
     table: dict[str, Any] = mapping.PEFT_TYPE_TO_CONFIG_MAPPING
-    try:
-        return table[peft_type]
-    except KeyError:
-        raise unknown("peft_type", peft_type, [str(key) for key in table]) from None
+    if peft_type not in table:
+        raise UnsupportedError(f"the installed peft {metadata.version('peft')} has no {peft_type}")
+    return table[peft_type]
 
 
 def _check_targets(targets: Any, model: PreTrainedModel) -> None:
@@ -178,6 +219,13 @@ def _linear_paths(model: PreTrainedModel) -> list[str]:
         for path, module in model.named_modules()
         if isinstance(module, (torch.nn.Linear, Conv1D))
     ]
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """Last names of the linear layers, but the output embedding's: what "all-linear" stands for."""
+    head = model.get_output_embeddings()
+    found = {path for path in _linear_paths(model) if model.get_submodule(path) is not head}
+    return sorted({path.rpartition(".")[2] for path in found})
 
 
 def _examples(model: PreTrainedModel) -> list[str]:

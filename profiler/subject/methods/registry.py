@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from profiler.errors import unknown
+from profiler.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -100,8 +101,24 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_METHODS))
 
 
+#: Other packages register methods under this entry point group: a name, and a `Method`'s class.
+ENTRY_POINTS = "peft_profiler.methods"
+
+
 def get(name: str) -> Method:
-    """The method of a preset. Raises `UsageError` with the nearest names."""
-    if name not in _METHODS:
-        raise unknown("method", name, _METHODS, hint=" (or the path of an adapter_config.json)")
-    return _METHODS[name]
+    """The method of a preset, registered here or by another package's entry point.
+
+    Raises:
+        UsageError: no such preset, with the nearest names; or the entry point is no `Method`.
+    """
+    if name in _METHODS:
+        return _METHODS[name]
+    points = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
+    if name not in points:
+        raise unknown(
+            "method", name, [*_METHODS, *points], hint=" (or the path of an adapter_config.json)"
+        )
+    cls = points[name].load()
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise UsageError(f"the entry point {name!r} of {ENTRY_POINTS} is no Method")
+    return cls()

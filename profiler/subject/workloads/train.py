@@ -6,6 +6,7 @@ flags, because the scopes themselves are what differs.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from profiler.spec import RunSpec
 from profiler.subject import optimizers
 from profiler.subject.stacks import STACKS
+from profiler.subject.workloads.precision import Precision
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +54,30 @@ class Unwatched:
         pass
 
 
+class Objective(Protocol):
+    """Whose loss a step takes."""
+
+    def forward(self, step: TrainStep) -> Any:
+        """Run the model on the step's batch. What it returns has a `loss`."""
+
+    def loss(self, step: TrainStep, outputs: Any) -> torch.Tensor:
+        """The loss to differentiate, of one forward's outputs."""
+
+
+class ModelLoss:
+    """The model's own loss."""
+
+    def forward(self, step: TrainStep) -> Any:
+        if not step.counts_items:
+            return step.model(**step.batch)
+        count = step.batch["labels"].ne(-100).sum()
+        return step.model(**step.batch, num_items_in_batch=count)
+
+    def loss(self, step: TrainStep, outputs: Any) -> torch.Tensor:
+        loss: torch.Tensor = outputs.loss
+        return loss
+
+
 class TrainStep:
     """One optimizer step of a model, again and again: `step(probe)`.
 
@@ -80,6 +106,8 @@ class TrainStep:
         groups = decay_groups(model) if stack.decay_groups else trained(model)
         self.optimizer = optimizers.build(spec.optimizer, model, groups, cuda=cuda)
         self.counts_items = stack.counts_items and accepts_loss_kwargs(model)
+        self.precision = Precision(spec, stack, device_type(model))
+        self.objective = _objective(spec, model, cuda=cuda)
         self._step = _LOOPS[spec.loop or stack.loop]
         self.count = 0
         self.outputs: Any = None
@@ -89,10 +117,11 @@ class TrainStep:
         self._step(self, probe)
 
     def forward(self) -> Any:
-        if not self.counts_items:
-            return self.model(**self.batch)
-        count = self.batch["labels"].ne(-100).sum()
-        return self.model(**self.batch, num_items_in_batch=count)
+        return self.precision.forward(functools.partial(self.objective.forward, self))
+
+    def loss_of(self, outputs: Any) -> torch.Tensor:
+        """The loss of one forward's outputs, over the accumulation's passes."""
+        return self.scaled(self.objective.loss(self, outputs))
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss over the accumulation's passes; one divided by its item count is so already."""
@@ -105,11 +134,12 @@ class TrainStep:
         import torch
 
         probe.phase("optimizer")
+        self.precision.unscale(self.optimizer)
         if self.max_norm > 0:
             torch.nn.utils.clip_grad_norm_(
                 self.model.parameters(), self.max_norm, foreach=self.foreach or None
             )
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         self.count += 1
         self.subject.method.after_step(self.model, self.subject.config, self.count)
         probe.optimizer_done()
@@ -122,10 +152,10 @@ def _script(step: TrainStep, probe: Probe) -> None:
     for _ in range(step.accumulation):
         probe.phase("forward")
         step.outputs = step.forward()
-        step.loss = step.scaled(step.outputs.loss)
+        step.loss = step.loss_of(step.outputs)
         probe.forward_done(step.outputs)
         probe.phase("backward")
-        step.loss.backward()
+        step.precision.scaled(step.loss).backward()
         probe.backward_done()
     step.update(probe)
 
@@ -138,10 +168,10 @@ def _step_function(step: TrainStep, probe: Probe) -> None:
     for _ in range(step.accumulation):
         probe.phase("forward")
         outputs = step.forward()
-        loss = step.scaled(outputs.loss)
+        loss = step.loss_of(outputs)
         probe.forward_done(outputs)
         probe.phase("backward")
-        loss.backward()
+        step.precision.scaled(loss).backward()
         probe.backward_done()
     step.update(probe)
     del outputs, loss
@@ -157,7 +187,7 @@ def _trainer(step: TrainStep, probe: Probe) -> None:
         probe.phase("forward")
         loss = _compute_loss(step, probe)
         probe.phase("backward")
-        step.scaled(loss).backward()
+        step.precision.scaled(step.scaled(loss)).backward()
         del loss
         probe.backward_done()
     step.update(probe)
@@ -167,7 +197,7 @@ def _trainer(step: TrainStep, probe: Probe) -> None:
 def _compute_loss(step: TrainStep, probe: Probe) -> Any:
     outputs = step.forward()
     probe.forward_done(outputs)
-    return outputs.loss
+    return step.objective.loss(step, outputs)
 
 
 _LOOPS: dict[str, Callable[[TrainStep, Probe], None]] = {
@@ -175,6 +205,19 @@ _LOOPS: dict[str, Callable[[TrainStep, Probe], None]] = {
     "step-function": _step_function,
     "trainer": _trainer,
 }
+
+
+def _objective(spec: RunSpec, model: torch.nn.Module, *, cuda: bool) -> Objective:
+    if not STACKS[spec.stack].measures_tokens:
+        return ModelLoss()
+    from profiler.subject.workloads import sft
+
+    return sft.ChunkedLoss(model, cuda=cuda) if spec.loss == "chunked" else sft.FullLoss()
+
+
+def device_type(model: torch.nn.Module) -> str:
+    """Where a model's tensors are."""
+    return next(model.parameters()).device.type
 
 
 def trained(model: torch.nn.Module) -> list[torch.nn.Parameter]:

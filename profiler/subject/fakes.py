@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from profiler.bench.subject_trace import attributes
+from profiler.subject.attributes import attributes
 from profiler.subject.quantization import quant_state_tensors
 
 
@@ -34,7 +37,7 @@ class Fakes:
             return flat.as_strided(meta.size(), meta.stride(), meta.storage_offset())
 
     def parameter(self, meta: torch.nn.Parameter) -> torch.nn.Parameter:
-        """A fake parameter; attributes (a 4-bit weight's state) come along, ties are kept."""
+        """A fake parameter; attributes (a packed weight's state) come along, ties are kept."""
         known = self._parameters.get(id(meta))
         if known is None:
             known = torch.nn.Parameter(self.tensor(meta.data), requires_grad=meta.requires_grad)
@@ -43,6 +46,9 @@ class Fakes:
             )
             if type(meta) is not torch.nn.Parameter:
                 known.__class__ = _named(type(meta).__name__)
+            for key, value in list(vars(known).items()):
+                if isinstance(value, torch.Tensor) and value.is_meta:
+                    known.__dict__[key] = self.tensor(value)
             for name, tensor, holder in quant_state_tensors(known):
                 if not isinstance(tensor, FakeTensor):
                     setattr(holder, name.removeprefix("nested_"), self.tensor(tensor))
@@ -55,7 +61,36 @@ class Fakes:
 def _named(name: str) -> type[FakeTensor]:
     """A fake tensor's class under the name of a parameter's: peft asks a weight's class its name
     (peft/utils/integrations.py, `dequantize_bnb_weight`), and no subclass of it can be fake."""
-    return type(name, (FakeTensor,), {})
+
+    def detach(self: Any) -> Any:
+        detached: Any = FakeTensor.detach(self)  # a parameter is made only of what detaches to it
+        detached.__class__ = cls
+        return detached
+
+    cls = type(name, (FakeTensor,), {"detach": detach})
+    return cls
+
+
+@contextmanager
+def int8_on_cpu() -> Iterator[None]:
+    """An 8-bit weight's `to` as it is on a CPU (`Int8Params.to`): a new parameter that is its own
+    `CB` again, whatever the first forward moved on to the module's state. peft asks for it where it
+    dequantises (`dequantize_module_weight`), and only on a CPU."""
+    cls: Any = _named("Int8Params")
+
+    def to(self: Any, *args: Any, **kwargs: Any) -> Any:
+        data = torch.Tensor.to(self.data, *args, **kwargs)
+        moved: Any = torch.nn.Parameter(data, requires_grad=self.requires_grad)
+        moved.has_fp16_weights = self.has_fp16_weights
+        moved.CB, moved.SCB = moved.data, self.SCB
+        moved.__class__ = cls
+        return moved
+
+    cls.to = to
+    try:
+        yield
+    finally:
+        del cls.to
 
 
 def fill(model: torch.nn.Module, mode: FakeTensorMode) -> None:

@@ -1,0 +1,105 @@
+"""Putting a method on a model without values, as it would be put on one with values.
+
+The base model becomes fake tensors first: to the library they are on the device, not on meta, where
+`peft` leaves steps out (moves and casts of what it adds). Some methods draw indices, count or
+shuffle them while they are built; the few values that decide are carried along as shadows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from profiler.subject import fakes
+from profiler.subject.attributes import attributes
+from profiler.subject.shadows import LIMIT, Shadows, asks
+
+aten = torch.ops.aten
+
+_SWAP = torch.utils.swap_tensors
+
+#: Drawn numbers decide nothing but take most of the time that an adapter's construction takes.
+_INITIALISED = frozenset({aten.uniform_.default, aten.normal_.default})
+
+
+def _set_data(tensor: torch.Tensor, other: torch.Tensor) -> None:
+    """What `Module.to` does to a real parameter; a fake one it swaps, which weak references bar."""
+    tensor.data = other.data
+
+
+class FakeBuild(TorchDispatchMode):
+    """Inside, new tensors are fake, and small known values are followed.
+
+    Attributes:
+        mode: the fake tensors' mode; steps on the model run under it.
+        shadows: the values that are known.
+    """
+
+    def __init__(self, *, cuda: bool) -> None:
+        super().__init__()
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.shadows = Shadows()
+        self.cuda = cuda
+
+    def __enter__(self) -> FakeBuild:
+        self.mode.__enter__()
+        super().__enter__()
+        torch.utils.swap_tensors = _set_data
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        torch.utils.swap_tensors = _SWAP
+        super().__exit__(*error)
+        self.mode.__exit__(*error)
+
+    def fill(self, model: torch.nn.Module) -> None:
+        """Make a meta model's tensors fake."""
+        fakes.fill(model, self.mode)
+
+    def settle(self, model: torch.nn.Module) -> None:
+        """Make fake what a method left real: parameters, buffers, tensor attributes."""
+        for module in model.modules():
+            for name, parameter in list(module._parameters.items()):
+                if parameter is not None and not isinstance(parameter, FakeTensor):
+                    module._parameters[name] = torch.nn.Parameter(
+                        self.fake(parameter.data), requires_grad=parameter.requires_grad
+                    )
+            for name, buffer in list(module._buffers.items()):
+                if buffer is not None:
+                    module._buffers[name] = self.fake(buffer)
+            for holder, key, tensor in attributes(module):
+                holder[key] = self.fake(tensor)
+
+    def fake(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A fake tensor of the same size, stride and dtype that knows a real one's values."""
+        if isinstance(tensor, FakeTensor):
+            return tensor
+        with torch.no_grad(), self.mode:
+            twin = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype)
+        if tensor.numel() <= LIMIT and not tensor.is_meta:
+            self.shadows.attach(twin, tensor)
+        return twin
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in _INITIALISED:
+            self.shadows.forget(args[0])
+            return args[0]
+        args, kwargs = tree_map_only(torch.Tensor, self.fake, (args, kwargs or {}))
+        if asks(func):
+            answer = self.shadows.answer(func, args, kwargs)
+            if answer is not None:
+                return answer[0]
+        out = func(*args, **kwargs)
+        if func is aten._linalg_svd.default and self.cuda:
+            # cuSOLVER's V is row-major, LAPACK's column-major
+            # (torch/_meta_registrations.py, `linalg_svd_meta`).
+            out = (*out[:2], out[2].contiguous())
+        if not getattr(func, "is_view", False):
+            self.shadows.follow(func, args, kwargs, out)
+        return out
