@@ -34,8 +34,24 @@ class MethodChoice:
 
     def content(self) -> dict[str, Any]:
         """What an id depends on: what was asked for, not how it was typed."""
-        content: dict[str, Any] = {"preset": self.preset, "options": self.options}
-        return {**content, "source": self.source} if self.source else content
+        if self.source:
+            return {"preset": self.preset, "options": self.options, "source": self.source}
+        # A preset without hooks is its peft type: it differs in options, or in resolved fields.
+        kind = self.preset.upper().replace("-", "_")
+        if not any(vars(cls).keys() & _HOOKS for cls in _below_peft_method(type(self.method))):
+            kind = getattr(self.method, "peft_type", kind)
+        return {"preset": kind, "options": self.options}
+
+
+#: What makes two methods of one peft type differ.
+_HOOKS = {"config", "apply", "prepare", "inputs", "after_step", "state", "refuses"}
+
+
+def _below_peft_method(cls: type) -> list[type]:
+    """The class and its bases, without those that every method has."""
+    from profiler.subject.methods.peft_method import PeftMethod
+
+    return [one for one in cls.__mro__ if one not in PeftMethod.__mro__]
 
 
 def choose_method(label: str) -> MethodChoice:
@@ -82,6 +98,7 @@ def _choose_one(label: str) -> MethodChoice:
         name, _, text = text.partition(":")
         method, source = own_file.load(Path(preset), name)
         preset = f"{Path(preset).name}:{name}"
+        label = f"{preset}:{text}" if text else preset
     else:
         method = methods.get(preset)
     given = _options(text, label)

@@ -7,6 +7,7 @@ import pytest
 from profiler.analysis import flops, memory
 from profiler.analysis.alloc_conf import AllocConf
 from profiler.bench.measured import prepare, track
+from profiler.errors import UnsupportedError, UsageError
 from profiler.execute import run
 from profiler.record import Record
 from profiler.resolve import resolve
@@ -30,13 +31,24 @@ def tracked(spec: RunSpec) -> Record:
 
 
 def both(**fields: object) -> tuple[Record, Record]:
-    """Measured here, in this process, and simulated."""
+    """Measured here, in this process, and simulated; skips what does not go together.
+
+    Raises what the real step raises.
+    """
     spec = RunSpec(**{"seq_len": 24, **fields, "device": "sim:cpu"})  # type: ignore[arg-type]
+    try:
+        cell = resolve(spec)
+    except UsageError as error:  # the options are the test's, and peft refuses them
+        pytest.skip(str(error))
+    if cell.unsupported:
+        pytest.skip(cell.unsupported)
+    try:
+        measured = tracked(spec.replace(device="cpu"))
+    except (UsageError, UnsupportedError) as error:
+        pytest.skip(str(error))
     simulated = run(spec)
-    if simulated.status == "unsupported":
-        pytest.skip(simulated.error or "")
     assert simulated.status == "ok", simulated.error
-    return tracked(spec.replace(device="cpu")), simulated
+    return measured, simulated
 
 
 def assert_same_bytes(measured: Record, simulated: Record) -> None:

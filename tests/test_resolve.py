@@ -120,7 +120,14 @@ def test_a_resolved_cell_resolves_to_itself(fields: dict[str, object]) -> None:
     assert (again.id, again.record_spec) == (cell.id, cell.record_spec)
 
 
-@pytest.mark.parametrize("fields", [{"method": "lora&ia3"}, {"method": "./mine.py:Mine"}])
-def test_what_is_not_built_is_refused_by_name(fields: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"padded": True, "attention": "flash_attention_2"},
+        {"loss": "liger"},
+        {"loss": "chunked", "stack": "script"},
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(fields: dict[str, object]) -> None:
     with pytest.raises(NotBuiltError, match="not built yet"):
         check(RunSpec(**{"model": "opt-125m", **fields}))  # type: ignore[arg-type]

@@ -54,3 +54,19 @@ def write(folder: Path) -> dict[str, str]:
         (model / "config.json").write_text(json.dumps(config))
         paths[name] = str(model)
     return paths
+
+
+#: Options that fit the small models, where a preset's are made for thousands of features.
+_SMALL = {
+    "c3a": "block_size=32",
+    "gralora": "r=8",
+    "road": "group_size=16",
+    "shira": "r=8",
+    "vblora": "vector_length=16",
+    "waveft": "n_frequency=100",
+}
+
+
+def fitted(method: str) -> str:
+    """A preset with options that fit the small models."""
+    return f"{method}:{_SMALL[method]}" if method in _SMALL else method

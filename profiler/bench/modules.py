@@ -21,9 +21,8 @@ class ModulePaths:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._paths = {id(module): path for path, module in model.named_modules()}
-        self._parameters = {
-            id(parameter): name.rpartition(".")[0]
-            for name, parameter in model.named_parameters(remove_duplicate=False)
+        self._parameters = {  # a tied one at its first place
+            id(parameter): name.rpartition(".")[0] for name, parameter in model.named_parameters()
         }
         get_head = getattr(model, "get_output_embeddings", None)
         self._head = get_head() if get_head is not None else None

@@ -10,7 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    FakeTensor,
+    FakeTensorMode,
+    in_kernel_invocation_manager,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -19,6 +23,7 @@ from profiler.subject.attributes import attributes
 from profiler.subject.shadows import LIMIT, Shadows, asks
 
 aten = torch.ops.aten
+_DEVICE = torch.ops.prim.device.default
 
 _SWAP = torch.utils.swap_tensors
 
@@ -28,7 +33,7 @@ _INITIALISED = frozenset({aten.uniform_.default, aten.normal_.default})
 
 def _set_data(tensor: torch.Tensor, other: torch.Tensor) -> None:
     """What `Module.to` does to a real parameter; a fake one it swaps, which weak references bar."""
-    tensor.data = other.data
+    tensor.data = other
 
 
 class FakeBuild(TorchDispatchMode):
@@ -84,13 +89,25 @@ class FakeBuild(TorchDispatchMode):
             self.shadows.attach(twin, tensor)
         return twin
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the guard costs time
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
         if func in _INITIALISED:
             self.shadows.forget(args[0])
             return args[0]
-        args, kwargs = tree_map_only(torch.Tensor, self.fake, (args, kwargs or {}))
+        if func is aten.detach.default and type(args[0]) is FakeTensor:
+            with in_kernel_invocation_manager(self.mode):
+                alias = func(args[0])
+            return FakeTensor(self.mode, alias, args[0].fake_device)
+        kwargs = kwargs or {}
+        if not (len(args) == 1 and isinstance(args[0], FakeTensor)):
+            args, kwargs = tree_map_only(torch.Tensor, self.fake, (args, kwargs))
         if asks(func):
             answer = self.shadows.answer(func, args, kwargs)
             if answer is not None:

@@ -67,7 +67,12 @@ def _named(name: str) -> type[FakeTensor]:
         detached.__class__ = cls
         return detached
 
-    cls = type(name, (FakeTensor,), {"detach": detach})
+    def clone(self: Any, *args: Any, **kwargs: Any) -> Any:
+        cloned: Any = FakeTensor.clone(self, *args, **kwargs)  # nor deep-copied otherwise
+        cloned.__class__ = cls
+        return cloned
+
+    cls = type(name, (FakeTensor,), {"detach": detach, "clone": clone})
     return cls
 
 

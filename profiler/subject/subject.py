@@ -137,6 +137,8 @@ def build(
     trainable = sum(
         parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad
     )
+    if not trainable:
+        raise UnsupportedError(f"{cell.method.label} finds nothing to train on this model")
     total = base_total + added_total
     return Subject(
         model=adapted,

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import pytest
+
 from profiler.bench.cuda.semantics import semantics
 from profiler.bench.subject_trace import batch_values
 from profiler.execute import run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
+from contextlib import nullcontext
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,7 +61,7 @@ class PeftMethod(Method):
         )
         self.prepare(peft_config, simulated=is_fake(model))
         try:
-            with torch.device(device):
+            with nullcontext() if device == "cpu" else torch.device(device):
                 adapted = _adapt(model, peft_config, adapter_dtype == torch.float32)
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise UnsupportedError(_one_line(error)) from error
@@ -164,7 +165,7 @@ def resolve_config(
                 f"peft has no default target_modules of {peft_type} for {model_type}; "
                 "give target_modules"
             )
-    if targets is not None:
+    if targets is not None and (targets or not getattr(config, "target_parameters", None)):
         _check_targets(targets, model)
     data = _jsonable(config.to_dict())
     assert isinstance(data, dict)

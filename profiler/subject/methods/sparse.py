@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from profiler.errors import UnsupportedError
 from profiler.subject.methods.peft_method import PeftMethod
 from profiler.subject.methods.registry import register
 
@@ -29,8 +30,8 @@ def _as_many(base_layer: torch.nn.Module, r: int, **kwargs: Any) -> torch.Tensor
     """A mask of as many ones as peft's `random_mask` has; only their indices are kept."""
     import torch
 
-    rows, columns = base_layer.weight.shape
-    return torch.ones(1, r * (rows + columns), dtype=torch.bool, device="cpu")
+    features = int(base_layer.in_features) + int(base_layer.out_features)
+    return torch.ones(1, r * features, dtype=torch.bool, device="cpu")
 
 
 @register("supertuning")
@@ -45,3 +46,11 @@ class AdaMSS(PeftMethod):
     """Clusters of the weight's singular subspaces (peft, `AdamssConfig`)."""
 
     peft_type = "ADAMSS"
+
+    def prepare(self, peft_config: Any, *, simulated: bool) -> None:
+        """Refuse a simulation: no size of what is trained is known without values."""
+        if simulated:
+            raise UnsupportedError(
+                "AdaMSS sizes its parameters by clustering the weights' values, which a "
+                "simulation does not have; measure it with --device cpu"
+            )
