@@ -1,7 +1,7 @@
 """Studies: Python files that return the cells of a table. Found by name or by path.
 
 A study defines `study(quick: bool = False) -> list[RunSpec]`; the first line of its docstring is
-its title.
+its title. `BASELINE`, if it has one, is the method that its page compares the others with.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ DEFAULT = "opt_6_7b"
 
 @dataclass(frozen=True)
 class Study:
-    """A study as it was found: its name, title and cells."""
+    """A study as it was found: its name, title and cells, and its baseline's method, if named."""
 
     name: str
     title: str
     cells: list[RunSpec]
+    baseline: str = ""
 
 
 def folder() -> Path:
@@ -64,8 +65,11 @@ def load(study: str, *, quick: bool = False) -> Study:
         raise UsageError(f"study {study}: study() must return a list of RunSpec")
     if not cells:
         raise UsageError(f"study {study}: study() returned no cell")
+    baseline = getattr(module, "BASELINE", "")
+    if not isinstance(baseline, str):
+        raise UsageError(f"study {study}: BASELINE must be a method's name, not {baseline!r}")
     title = (module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-    return Study(path.stem, title or path.stem, list(dict.fromkeys(cells)))
+    return Study(path.stem, title or path.stem, list(dict.fromkeys(cells)), baseline)
 
 
 def _find(study: str) -> Path:

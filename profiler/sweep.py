@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sweep(arguments: Sequence[str]) -> int:
     request = flags.parse(arguments)
-    title, specs = _cells(request)
+    title, specs, baseline = _cells(request)
     output = request.output or Path("reports", _name(request))
 
     from profiler.noise import hush
@@ -83,7 +83,7 @@ def _sweep(arguments: Sequence[str]) -> int:
     if records:
         varying = grid.varying([task.spec for task in tasks])
         _to_stdout(lambda: _show(records, varying, request.format))
-        page = _report(records, output, title, arguments)
+        page = _report(records, output, title, arguments, baseline)
         if request.format == "table":
             _to_stdout(lambda: print(f"report: {page}"))
         elif not request.quiet:
@@ -97,8 +97,9 @@ def _sweep(arguments: Sequence[str]) -> int:
     return 0 if complete else 1
 
 
-def _cells(request: flags.Request) -> tuple[str, list[RunSpec]]:
-    """The title and the cells of what was asked for."""
+def _cells(request: flags.Request) -> tuple[str, list[RunSpec], str]:
+    """The title, the cells and the study's baseline of what was asked for."""
+    baseline = ""
     if request.study is None and "model" in request.fields:
         if request.quick:
             raise UsageError("--quick is a study's small version; name a study or leave it out")
@@ -106,15 +107,16 @@ def _cells(request: flags.Request) -> tuple[str, list[RunSpec]]:
     else:
         study = studies.load(request.study or studies.DEFAULT, quick=request.quick)
         title, specs = study.title, grid.override(study.cells, request.fields)
+        baseline = study.baseline
     if request.filter is None:
-        return title, specs
+        return title, specs, baseline
     chosen = grid.matching(request.filter, specs)
     if not chosen:
         raise UsageError(
             f"--filter {request.filter!r} leaves none of the {len(specs)} cells; "
             f"the first is labelled {grid.label(specs[0])!r}"
         )
-    return title, chosen
+    return title, chosen, baseline
 
 
 def _name(request: flags.Request) -> str:
@@ -190,11 +192,17 @@ def _list(tasks: Sequence[Task], store: Store, format: str) -> None:
         print(terminal.text(sys.stdout, terminal.cells(rows)), end="")
 
 
-def _report(records: Sequence[Record], output: Path, title: str, arguments: Sequence[str]) -> Path:
+def _report(
+    records: Sequence[Record], output: Path, title: str, arguments: Sequence[str], baseline: str
+) -> Path:
     from profiler import report
+    from profiler.report.baseline import is_of
 
+    # Flags may have taken the study's baseline away, or it may have no result.
+    if not any(is_of(record, baseline) for record in records):
+        baseline = ""
     command = shlex.join(["python", "-m", "profiler.sweep", *arguments])
-    return report.build(list(records), output, title=title, command=command)
+    return report.build(list(records), output, title=title, command=command, baseline=baseline)
 
 
 def _to_stdout(write: Callable[[], None]) -> None:

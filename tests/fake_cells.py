@@ -110,6 +110,7 @@ def build(
     title: str,
     command: str = "",
     older: Sequence[Record] = (),
+    baseline: str = "",
 ) -> Path:
     """In place of `profiler.report.build`."""
     page = output / "index.html"

@@ -1,7 +1,8 @@
-"""What CPU kernels return that fake tensors do not know: the workspace of recurrent layers.
+"""What CPU kernels return that fake tensors do not know.
 
-oneDNN decides how large it is, for this CPU and these sizes (aten/src/ATen/native/mkldnn/RNN.cpp).
-So it is asked: the op is run once on zeros of the same sizes, and its answer is kept.
+Of recurrent layers the workspace: oneDNN decides how large it is, for this CPU and these sizes
+(aten/src/ATen/native/mkldnn/RNN.cpp). So it is asked: the op is run once on zeros of the same
+sizes, and its answer is kept. Of layer norms over mixed types, the statistics' type.
 """
 
 from __future__ import annotations
@@ -26,8 +27,23 @@ def _rnn_layer(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return (*results, torch.empty(_workspace(func, args, kwargs), dtype=torch.uint8))
 
 
+def _layer_norm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Over 16-bit inputs, float32 parameters make mean and reciprocal deviation float32, and
+    others that differ from the input are refused (aten/src/ATen/native/cpu/mixed_data_type.h)."""
+    out, mean, rstd = func(*args, **kwargs)
+    parameters = [one for one in args[2:4] if one is not None and one.dtype != args[0].dtype]
+    if parameters:
+        if any(one.dtype != torch.float32 for one in parameters):
+            raise RuntimeError("mixed dtype (CPU): expect parameter to have scalar type of Float")
+        mean, rstd = (torch.empty(one.shape, dtype=torch.float32) for one in (mean, rstd))
+    return out, mean, rstd
+
+
 #: As `profiler.bench.cuda.kernels.REPLACE`, for this CPU.
-REPLACE: dict[Any, Any] = {aten.mkldnn_rnn_layer.default: _rnn_layer}
+REPLACE: dict[Any, Any] = {
+    aten.mkldnn_rnn_layer.default: _rnn_layer,
+    aten.native_layer_norm.default: _layer_norm,
+}
 
 
 def _workspace(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from profiler.bench import cpu, sparse
+from profiler.bench import cpu, products, sparse
 from profiler.bench.categories import decide
 from profiler.bench.cuda import semantics as cuda
 from profiler.bench.modules import ModulePaths
@@ -39,7 +39,7 @@ def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
     model = subject.model
     torch.manual_seed(spec.seed)
     with ExitStack() as stack:
-        rules = Rules(replace={**cpu.REPLACE, **sparse.REPLACE})
+        rules = Rules(replace={**cpu.REPLACE, **products.REPLACE, **sparse.REPLACE})
         if device is not None:
             rules = stack.enter_context(cuda.semantics(device, spec, trace))
         else:

@@ -20,6 +20,7 @@ def build(
     title: str,
     command: str = "",
     older: Sequence[Record] = (),
+    baseline: str = "",
 ) -> Path:
     """Write `output/index.html` from records and return its path.
 
@@ -33,12 +34,14 @@ def build(
         command: what reproduces the records, shown under provenance.
         older: records that are not shown, as there are newer ones of the same cells; provenance
             counts them by their environment's fingerprint.
+        baseline: the method that the others are compared with, as typed or a preset's name; by
+            default the preset `lora`, if the records hold it.
 
     Raises:
-        UsageError: there are no records.
+        UsageError: there are no records, or none of the baseline's method.
         StoreError: the folder cannot be written.
     """
-    html = render(records, title=title, command=command, older=older)
+    html = render(records, title=title, command=command, older=older, baseline=baseline)
     path = output / "index.html"
     try:
         replace_file(path, html.encode("utf-8"))
@@ -48,7 +51,12 @@ def build(
 
 
 def render(
-    records: Sequence[Record], *, title: str, command: str = "", older: Sequence[Record] = ()
+    records: Sequence[Record],
+    *,
+    title: str,
+    command: str = "",
+    older: Sequence[Record] = (),
+    baseline: str = "",
 ) -> str:
     """The page's HTML. Args and `UsageError` as in `build`."""
     if not records:
@@ -77,4 +85,7 @@ def render(
     )
     environment.filters["breakable"] = breakable
     page = environment.get_template("page.html")
-    return page.render(context(arrange(records), title=title, command=command, older=older))
+    content = context(
+        arrange(records), title=title, command=command, older=older, compare_with=baseline
+    )
+    return page.render(content)

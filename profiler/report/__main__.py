@@ -38,6 +38,12 @@ def parser() -> argparse.ArgumentParser:
         "--command", default="", help="the command that made the records, shown in the page"
     )
     result.add_argument(
+        "--baseline",
+        metavar="METHOD",
+        default="",
+        help="the method that others are compared with, as typed or a preset (default: lora)",
+    )
+    result.add_argument(
         "--all-versions",
         action="store_true",
         help="show every record of a cell (default: the newest; the others are only counted)",
@@ -75,6 +81,7 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
         title=title,
         command=options.command,
         older=older,
+        baseline=options.baseline,
     )
     return path, unreadable
 

@@ -192,7 +192,7 @@ def _qualified(cells: list[Cell]) -> list[Cell]:
     """The cells with what differs between the runs of one method added to their names."""
     result: list[Cell] = []
     for group in grouped(cells, lambda cell: (cell.model, cell.source, cell.name)).values():
-        specs = [_comparable(cell.record) for cell in group]
+        specs = [comparable(cell.record) for cell in group]
         differing = [
             name
             for name in distinct(name for spec in specs for name in spec)
@@ -204,7 +204,7 @@ def _qualified(cells: list[Cell]) -> list[Cell]:
     return result
 
 
-def _comparable(record: Record) -> dict[str, str]:
+def comparable(record: Record) -> dict[str, str]:
     """What may differ between two cells of one method, as text. The label stands already."""
     spec = {"": workload_of(record)}
     spec |= {

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.record import Record
 from profiler.report import (
+    against,
+    against_words,
+    baseline,
     beside,
     figures,
     pair_figure,
@@ -22,6 +25,7 @@ from profiler.report import (
     tables,
     thinning,
     times,
+    units,
 )
 from profiler.report.canvas import Drawing
 from profiler.report.cells import Cell, categories_of, distinct, grouped
@@ -59,6 +63,7 @@ SECTIONS = (
     Section("memory", "Memory", "What fills the memory"),
     Section("beside", "Measured", "Measured beside simulated", needs="pairs"),
     Section("methods", "Methods", "Method by method"),
+    Section("against", "Against a baseline", "Against a baseline", needs="against"),
     Section("holders", "At the peak", "Who is alive at the peak"),
     Section("phases", "Phases", "Peak by phase", needs="phases"),
     Section("time", "Time", "Time", needs="times"),
@@ -112,14 +117,22 @@ class Download:
 
 
 def context(
-    cells: Sequence[Cell], *, title: str, command: str = "", older: Sequence[Record] = ()
+    cells: Sequence[Cell],
+    *,
+    title: str,
+    command: str = "",
+    older: Sequence[Record] = (),
+    compare_with: str = "",
 ) -> dict[str, Any]:
     """What the page's template is given.
 
     Args:
         older: records that the page leaves out, because it has newer ones of the same cells.
+        compare_with: the method that others are compared with; see `profiler.report.build`.
     """
     pairs = pair(cells)
+    comparisons = baseline.against(cells, compare_with)
+    remarks, unsaid = against_words.remarks(comparisons)
     content = {
         "title": title,
         "command": command,
@@ -135,6 +148,10 @@ def context(
         "outside": outside_allocator(cells),
         "full_names": full_names(cells),
         "methods": tables.methods(cells),
+        "against": against.tables(comparisons),
+        "against_remarks": remarks,
+        "against_unsaid": unsaid,
+        "minus": units.MINUS,
         "pairs": pairs,
         "agreement": beside.summary(pairs, cells) if pairs else [],
         "pair_figures": pair_figures(pairs),

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from profiler.report import units
+from profiler.report import published_counts, published_sums, units
 from profiler.report.cells import Cell, distinct, grouped
 from profiler.report.tables import Column, Rows, Table, memory_field
 from profiler.report.tables import Field as TableField
@@ -20,6 +20,16 @@ from profiler.report.text import listing
 ABOUT = 0.05
 #: What a published GB may mean, in bytes, and how it is written.
 READINGS = {"10⁹": units.GB, "2³⁰": units.GIB}
+
+
+class Term(BaseModel):
+    """One term of a published sum: what it counts, in 10⁹ bytes, and the categories it names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    what: str
+    gb: float = Field(gt=0)
+    categories: list[str]
 
 
 class PublishedRow(BaseModel):
@@ -35,10 +45,12 @@ class PublishedRow(BaseModel):
 
     method: str
     match: dict[str, Any]
-    memory: str
+    memory: str = ""
     memory_gb: float | None = Field(default=None, gt=0)
     trainable: str = ""
     trainable_percent: float | None = None
+    parameters: tuple[int, int] | None = None
+    terms: list[Term] = Field(default_factory=list)
     note: str = ""
 
     def matches(self, spec: dict[str, Any]) -> bool:
@@ -56,6 +68,11 @@ class PublishedTable(BaseModel):
     model: str
     notes: list[str] = Field(default_factory=list)
     rows: list[PublishedRow]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a table of parameter counts, and not of memory."""
+        return any(row.parameters for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +97,21 @@ def compare(cells: Sequence[Cell], tables: Sequence[PublishedTable]) -> list[Com
     """The published tables that are about models among the cells, ours beside them."""
     result = []
     for published in tables:
-        ours = [cell for cell in cells if cell.record.spec.get("model") == published.model]
+        ours = [cell for cell in cells if _is_of(cell, published)]
         for source, group in grouped(ours, lambda cell: cell.source).items():
-            if any(row.matches(cell.record.spec) for row in published.rows for cell in group):
-                result.append(Comparison(published, _table(published, group, source)))
+            if not any(row.matches(cell.record.spec) for row in published.rows for cell in group):
+                continue
+            table = published_counts.table if published.counts else _table
+            result.append(Comparison(published, table(published, group, source)))
+            sums = published_sums.tables(published, group)
+            result += [Comparison(published, one) for one in sums]
     return result
+
+
+def _is_of(cell: Cell, published: PublishedTable) -> bool:
+    """Whether a cell is of the published model, as it is and not with other sizes."""
+    spec = cell.record.spec
+    return spec.get("model") == published.model and not spec.get("model_override")
 
 
 def _table(published: PublishedTable, cells: Sequence[Cell], source: str) -> Table:

@@ -124,3 +124,24 @@ def scaled(value: float, divisor: float) -> str:
     """
     number = value / divisor
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.2f}"
+
+
+def binary(nbytes: int) -> str:
+    """Bytes without their sign, in the unit that reads well, for running text.
+
+    >>> binary(-5 * 2**30), binary(90 * 2**20), binary(1536)
+    ('5.00 GiB', '90.0 MiB', '1,536 bytes')
+    """
+    size = abs(nbytes)
+    if size >= GIB / 10:
+        return f"{size / GIB:.2f} GiB"
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else exact_bytes(size)
+
+
+def signed(value: float, text: str) -> str:
+    """`text`, a size, with the sign of the value it is of; zero has none.
+
+    >>> signed(-2.0, "2.0"), signed(3, "3"), signed(0, "0.00")
+    ('−2.0', '+3', '0')
+    """
+    return f"{MINUS if value < 0 else '+'}{text}" if value else "0"

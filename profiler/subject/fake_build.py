@@ -36,6 +36,14 @@ def _set_data(tensor: torch.Tensor, other: torch.Tensor) -> None:
     tensor.data = other
 
 
+class _Mode(FakeTensorMode):
+    """A tensor's copy has a copy of all that it refers to, and would be of another mode, for whose
+    tensors ops in place allocate."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Mode:
+        return self
+
+
 class FakeBuild(TorchDispatchMode):
     """Inside, new tensors are fake, and small known values are followed.
 
@@ -46,7 +54,7 @@ class FakeBuild(TorchDispatchMode):
 
     def __init__(self, *, cuda: bool) -> None:
         super().__init__()
-        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.mode = _Mode(allow_non_fake_inputs=True)
         self.shadows = Shadows()
         self.cuda = cuda
 

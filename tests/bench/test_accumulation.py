@@ -9,8 +9,8 @@ import torch
 from torch.profiler import profile
 
 from profiler.bench.modules import ModulePaths
-from profiler.subject.shadows import Shadows
 from profiler.bench.tracker import Rules, StorageTracker
+from profiler.subject.shadows import Shadows
 from profiler.trace import Trace
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from invariants import check_invariants
-from tiny import write
+from tiny import fitted, write
 
+from profiler.errors import UsageError
 from profiler.execute import run
 from profiler.record import Record
 from profiler.spec import RunSpec
@@ -26,12 +27,64 @@ def simulated(model: str, **fields: object) -> Record:
     return record
 
 
-@pytest.mark.parametrize("family", ["opt", "llama", "gpt2", "bloom"])
+FAMILIES = ("opt", "llama", "gpt2", "bloom")
+
+#: What is not there to simulate, by method and family ("" for each), and words of the reason.
+UNSUPPORTED = {
+    ("adaption-prompt", "opt"): "Unsupported model type for adaption prompt",
+    ("adaption-prompt", "bloom"): "Unsupported model type for adaption prompt",
+    ("beft", "gpt2"): "no default target_modules",
+    ("beft", "bloom"): "no default target_modules",
+    ("bitfit", "llama"): "no parameter that BitFit would train",
+    ("ln-tuning", "opt"): "specify `target_modules`",
+    ("osf", "gpt2"): "nothing to train",
+    ("xlora", ""): "saved LoRA adapters",
+    # GPT-2's linear layers are transformers' own, which these types of peft do not adapt.
+    **{
+        (method, "gpt2"): "Conv1D"
+        for method in (
+            "boft",
+            "c3a",
+            "delora",
+            "glora",
+            "hra",
+            "lily",
+            "loha",
+            "lokr",
+            "miss",
+            "oft",
+            "peanut",
+            "poly",
+            "psoft",
+            "road",
+            "shira",
+        )
+    },
+}
+#: What must be installed for a method, as its absence is put into words.
+MISSING = {
+    "adamss": "scikit-learn is required",
+    "shadow": "has no SHADOW",
+    "supertuning": "has no SUPERTUNING",
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", methods.names())
 def test_every_method_sums_up(models: dict[str, str], method: str, family: str) -> None:
-    record = run(RunSpec(model=models[family], method=method, seq_len=32, device="a100-80gb"))
-    if (method, family) == ("bitfit", "llama"):
+    spec = RunSpec(model=models[family], method=fitted(method), seq_len=32, device="a100-80gb")
+    reason = UNSUPPORTED.get((method, family)) or UNSUPPORTED.get((method, ""))
+    if reason and fitted(method) != method:  # it is the given options' fault
+        with pytest.raises(UsageError, match=reason):
+            run(spec)
+        return
+    record = run(spec)
+    if method in MISSING and record.status == "unsupported":
+        assert MISSING[method] in (record.error or "")
+        return
+    if reason:
         assert record.status == "unsupported"
+        assert reason in (record.error or "")
         return
     assert record.status == "ok", record.error
     check_invariants(record)

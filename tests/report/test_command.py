@@ -46,6 +46,17 @@ def test_title_and_output_can_be_chosen(folder: Path, tmp_path: Path) -> None:
     assert not (folder / "index.html").exists()
 
 
+def test_a_baseline_can_be_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = folder / "index.html"
+    assert main([str(folder)]) == 0
+    default = page.read_text(encoding="utf-8")
+    assert main([str(folder), "--baseline", "full"]) == 0
+    assert page.read_text(encoding="utf-8") != default
+    capsys.readouterr()
+    assert main([str(folder), "--baseline", "nothing"]) == 2
+    assert "unknown baseline 'nothing'" in one_line(capsys)
+
+
 @pytest.mark.parametrize("made", ["nothing", "folder", "empty records", "file"])
 def test_a_folder_without_records_is_one_line(
     made: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -94,5 +105,6 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert end.value.code == 0
     out = capsys.readouterr().out
     assert all(
-        flag in out for flag in ("DIR", "--output", "--title", "--command", "--all-versions")
+        flag in out
+        for flag in ("DIR", "--output", "--title", "--command", "--baseline", "--all-versions")
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from profiler.errors import NotBuiltError, UsageError
+from profiler.errors import UsageError
 from profiler.resolve import resolve
 from profiler.spec import RunSpec
 from profiler.subject.subject import build
@@ -36,33 +35,10 @@ BLOOM = [
     ("ia3", 344_064, 1_303_455_744),
 ]
 
-#: huggingface/peft, method_comparison/MetaMathQA, Llama-3.2-3B: (config, trainable, total).
-LLAMA = [
-    ({"peft_type": "LORA", "r": 32, "lora_alpha": 64}, 9_175_040, 3_221_924_864),
-    ({"peft_type": "LORA", "r": 32, "lora_alpha": 64, "use_dora": True}, 9_289_728, 3_222_039_552),
-    (
-        {"peft_type": "P_TUNING", "num_virtual_tokens": 20, "encoder_hidden_size": 3072},
-        28_382_208,
-        3_241_132_032,
-    ),
-    ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 200}, 614_400, 3_213_364_224),
-    ({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 200}, 11_468_800, 3_224_218_624),
-]
-
 
 @pytest.mark.parametrize(("method", "trainable", "total"), BLOOM)
 def test_counts_of_bloom(method: str, trainable: int, total: int) -> None:
     params = build(resolve(RunSpec(model="bloom-1b4-zh", method=method))).params
-    assert (params.trainable, params.total) == (trainable, total)
-
-
-@pytest.mark.parametrize(("config", "trainable", "total"), LLAMA)
-def test_counts_of_adapter_configs(
-    tmp_path: Path, config: dict[str, object], trainable: int, total: int
-) -> None:
-    file = tmp_path / "adapter_config.json"
-    file.write_text(json.dumps({"task_type": "CAUSAL_LM", **config}))
-    params = build(resolve(RunSpec(model="llama-3.2-3b", method=str(file)))).params
     assert (params.trainable, params.total) == (trainable, total)
 
 
@@ -114,25 +90,22 @@ def test_a_wrong_method_is_one_line(method: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error"),
+    "text",
     [
-        ("", UsageError),
-        ("[1]", UsageError),
-        ("{", UsageError),
-        ('{"r": 8}', UsageError),
-        ('{"peft_type": 3}', UsageError),
-        ('{"peft_type": "LORAX"}', UsageError),
-        ('{"peft_type": "LORA", "no_such_option": 1}', UsageError),
-        ('{"peft_type": "LORA", "target_modules": ["nope"]}', UsageError),
-        ('{"peft_type": "SHIRA"}', NotBuiltError),
+        "",
+        "[1]",
+        "{",
+        '{"r": 8}',
+        '{"peft_type": 3}',
+        '{"peft_type": "LORAX"}',
+        '{"peft_type": "LORA", "no_such_option": 1}',
+        '{"peft_type": "LORA", "target_modules": ["nope"]}',
     ],
 )
-def test_a_malformed_adapter_config_is_refused(
-    tmp_path: Path, text: str, error: type[UsageError]
-) -> None:
+def test_a_malformed_adapter_config_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "adapter_config.json"
     file.write_text(text)
-    with pytest.raises(error) as raised:
+    with pytest.raises(UsageError) as raised:
         resolve(RunSpec(model="opt-125m", method=str(file)))
     assert "\n" not in str(raised.value)
     assert str(tmp_path) not in str(raised.value)

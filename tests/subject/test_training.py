@@ -284,8 +284,17 @@ def test_merged_equals_unmerged(method: str) -> None:
     if run.cell.spec.quantization != "none":
         pytest.skip("merging into packed weights rounds to their few values")
     expected = logits(run.model, run.batch)
+    close = functools.partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
     try:
-        merged = copy.deepcopy(run.model).merge_and_unload()
+        copied = copy.deepcopy(run.model)
+    except RuntimeError:  # trained rows of a tied embedding: the head's weight is computed
+        run.model.merge_adapter()
+        close(logits(run.model, run.batch), expected)
+        run.model.unmerge_adapter()
+        close(logits(run.model, run.batch), expected)
+        return
+    try:
+        merged = copied.merge_and_unload()
     except NotImplementedError:
         pytest.skip("no change of the weights does the same, peft says")
-    torch.testing.assert_close(logits(merged, run.batch), expected, rtol=1e-4, atol=1e-4)
+    close(logits(merged, run.batch), expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from profiler.bench import sparse
+from profiler.bench import products, sparse
 from profiler.bench.cuda import autocast, bitsandbytes, flash_attention_2, functions, lora_fa
 from profiler.bench.cuda.bitsandbytes import paged_state
 from profiler.bench.cuda.kernels import REPLACE
@@ -41,7 +41,7 @@ def semantics(device: Device, spec: RunSpec, trace: Trace) -> Iterator[Rules]:
         if spec.autocast != "none":
             stack.enter_context(autocast.installed())
         yield Rules(
-            replace={**REPLACE, **sparse.REPLACE, **bitsandbytes.replace()},
+            replace={**REPLACE, **products.REPLACE, **sparse.REPLACE, **bitsandbytes.replace()},
             inside={**INSIDE, **bitsandbytes.inside(device)},
             on_op=on_op(capability),
             host_scalars=True,

@@ -25,6 +25,12 @@ class Cartridge(PeftMethod):
     peft_type = "CARTRIDGE"
     defaults = {"num_virtual_tokens": 30}
 
+    def refuses(self, *, checkpointing: str) -> str:
+        """Checkpointing drops the cache, and the mask that peft made for it fits no more."""
+        if checkpointing == "none":
+            return ""
+        return "a cartridge does not work with gradient checkpointing; use --checkpointing none"
+
 
 @register("shadow")
 class Shadow(PeftMethod):

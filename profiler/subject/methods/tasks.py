@@ -26,6 +26,13 @@ class Poly(_Tasks):
 
     peft_type = "POLY"
 
+    def refuses(self, *, checkpointing: str) -> str:
+        """peft (peft/tuners/poly/model.py) hands the tasks to the layers for the forward alone;
+        what is computed again in the backward raises."""
+        if checkpointing == "none":
+            return ""
+        return "peft's Poly does not work with gradient checkpointing; use --checkpointing none"
+
 
 @register("multitask-prompt-tuning")
 class MultitaskPromptTuning(_Tasks):
