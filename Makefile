@@ -59,7 +59,7 @@ typecheck: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 compat: $(OLDEST)/.installed-compat
-	$(OLDEST)/bin/python -m pytest tests/compat $(ARGS)
+	$(OLDEST)/bin/python -m pytest -n auto tests/compat $(ARGS)
 
 reports: $(VENV)/.installed-test
 	@for folder in reports/*/records; do \

@@ -60,7 +60,7 @@ def test_every_quantization(
     models: dict[str, str], method: str, quantization: str, family: str
 ) -> None:
     # Without autocast peft's IA3 leaves float32 behind a 4-bit feed-forward, and the next 16-bit
-    # layer refuses it, here as in the simulation (but GPT-2's, which the simulation lets pass).
+    # layer refuses it, here as in the simulation.
     needs_float32 = method == "ia3" and quantization != "none"
     measured, simulated = both(
         model=models[family],
