@@ -18,9 +18,9 @@ def building() -> FakeBuild:
     return FakeBuild(cuda=False)
 
 
-def known(building: FakeBuild, tensor: torch.Tensor) -> list[object] | None:
+def known(building: FakeBuild, tensor: torch.Tensor) -> list[float] | None:
     value = building.shadows.value(tensor)
-    return None if value is None else value.tolist()
+    return None if value is None else [float(one) for one in value.flatten()]
 
 
 def test_literals_and_drawn_indices_are_known(building: FakeBuild) -> None:
@@ -90,7 +90,7 @@ def test_an_adapter_is_moved_and_cast_as_on_a_device(building: FakeBuild) -> Non
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
 
     def dtypes(model: torch.nn.Module) -> dict[str, tuple[torch.dtype, bool]]:
-        adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False)  # type: ignore[arg-type]
+        adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
         return {name: (one.dtype, one.requires_grad) for name, one in adapted.named_parameters()}
 
     real = AutoModelForCausalLM.from_config(LlamaConfig(**base), dtype=torch.bfloat16)
