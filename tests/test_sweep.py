@@ -147,7 +147,7 @@ WRONG = {
     "a batch of 0": (["--model", "tiny", "--batch-size", "0"], "at least 1, not 0"),
     "a negative length": (["--model", "tiny", "--seq-len", "-5"], "at least 1, not -5"),
     "no choice": (["--model", "tiny", "--stack", "scipt"], "did you mean script?"),
-    "not built": (["--model", "tiny", "--loss", "chunked"], "not built"),
+    "not built": (["--model", "tiny", "--loss", "liger"], "not built yet"),
     "neither true nor false": (["--model", "tiny", "--use-cache", "maybe"], "true or false"),
     "not finite": (["--model", "tiny", "--grad-clip", "nan"], "finite"),
     "given twice": (["--model", "tiny", "--seed", "1", "--seed", "2"], "--seed is given twice"),

@@ -129,10 +129,22 @@ def test_recurrent_layers_have_their_workspace(models: dict[str, str], tokens: i
     assert_same_bytes(measured, simulated)
 
 
-def test_a_measured_record_is_whole(models: dict[str, str]) -> None:
-    record = measure(
-        resolve(RunSpec(model=models["opt"], seq_len=64, device="cpu", steps=5, batch_size=2))
-    )
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[ProcessPoolExecutor]:
+    """A process for each task, forked from one that has only imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["profiler.bench.measured", "transformers", "peft"])
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        yield pool
+
+
+def _measured(fields: dict[str, object]) -> Record:
+    return measure(resolve(RunSpec(**fields)))  # type: ignore[arg-type]
+
+
+def test_a_measured_record_is_whole(models: dict[str, str], fresh: ProcessPoolExecutor) -> None:
+    fields = {"model": models["opt"], "seq_len": 64, "device": "cpu", "steps": 5, "batch_size": 2}
+    record = fresh.submit(_measured, fields).result()
     check_invariants(record)
     assert record.time is not None
     assert record.time.source == "measured"
@@ -149,17 +161,8 @@ def test_a_measured_record_is_whole(models: dict[str, str]) -> None:
     assert any(kernel.op == "aten.mm" and kernel.flops > 0 for kernel in record.time.kernels)
 
 
-@pytest.fixture(scope="module")
-def fresh() -> Iterator[ProcessPoolExecutor]:
-    """A process for each task, forked from one that has only imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["profiler.bench.measured", "transformers", "peft"])
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
-        yield pool
-
-
 def _ratio(fields: dict[str, object]) -> float:
-    record = measure(resolve(RunSpec(**fields)))  # type: ignore[arg-type]
+    record = _measured(fields)
     assert record.memory.peak_allocated is not None
     return float(record.allocator_peak) / record.memory.peak_allocated  # type: ignore[attr-defined]
 
