@@ -15,6 +15,7 @@ from invariants import check_invariants
 from tiny import fitted, write
 
 from profiler.bench.measured import measure
+from profiler.record import Record
 from profiler.resolve import resolve
 from profiler.spec import RunSpec
 from profiler.subject import methods, optimizers
