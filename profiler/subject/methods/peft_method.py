@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import UnsupportedError, UsageError, unknown
+from profiler.subject.methods.layers import ATTENTION_MODULES
 from profiler.subject.methods.registry import Method, get, names
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 ATTENTION = "attention-projections"
 
 _NAME = re.compile(r"(?!all-linear)[\w]+(\.[\w]+)*")
-
-#: Names that `transformers` gives to a decoder layer's attention module.
-_ATTENTION_MODULES = frozenset({"self_attn", "attn", "self_attention", "attention"})
 
 
 class PeftMethod(Method):
@@ -238,7 +236,7 @@ def _attention_projections(model: PreTrainedModel) -> list[str]:
     found = set()
     for path in _linear_paths(model):
         *_, parent, name = ["", *path.split(".")]
-        if parent in _ATTENTION_MODULES:
+        if parent in ATTENTION_MODULES:
             found.add(f"{parent}.{name}")
     if not found:
         raise UnsupportedError(f"{type(model).__name__} has no linear layers in its attention")
