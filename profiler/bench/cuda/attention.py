@@ -1,8 +1,9 @@
 """Which kernel `scaled_dot_product_attention` takes on a CUDA device, and running its shapes.
 
-Ported from aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (`priority_order`, `can_use_*`) and
-attention.cpp of PyTorch 2.13. The chosen kernel's own op is called on fake tensors: what it returns
-and saves for its backward is torch's own declaration.
+Ported from aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (`priority_order`, `can_use_*`, and
+their checks in transformers/sdp_utils_cpp.h) and attention.cpp of PyTorch 2.13, with what 2.14
+changed. The chosen kernel's own op is called on fake tensors: what it returns and saves for its
+backward is torch's own declaration.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from typing import Any
 
 import torch
 
+from profiler.bench.cuda import versions
 from profiler.errors import UnsupportedError
 
 aten = torch.ops.aten
 
-#: cuDNN goes first from this version on (check_prefer_cudnn_attention); the CUDA wheels of
-#: torch 2.13 bring 9.20 (CUDA 13.0).
-CUDNN_VERSION = 92000
+#: cuDNN goes first from this version on (`check_prefer_cudnn_attention`).
+_CUDNN_FIRST = 91500
+#: From this version on, and with torch 2.14 (`kCuDNNFrontendSupportsD256`), cuDNN takes head sizes
+#: to 256 on sm_90 and sm_100 (`check_cudnn_tensor_shapes`).
+_CUDNN_HEAD_256 = 92200
+#: cuDNN's batch and heads (`max_cudnn_dim_size`).
+_CUDNN_MOST = 65535
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -42,15 +48,21 @@ class Request:
         tensors = (self.query, self.key, self.value)
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
-    @property
-    def same_heads(self) -> bool:
-        heads = self.query.size(-3)
-        return self.key.size(-3) == heads and self.value.size(-3) == heads
+    def heads_fit(self, *, groups: bool, same_kv: bool = True) -> bool:
+        """`check_batch_size_and_num_heads_dense<groups, same_kv, groups from 2.14 on>`."""
+        query, key, value = (item.size(-3) for item in (self.query, self.key, self.value))
+        if len({item.size(0) for item in (self.query, self.key, self.value)}) > 1:
+            return False
+        if self.gqa and groups:
+            return (key == value or not same_kv) and query % key == 0 and query % value == 0
+        if groups and versions.TORCH >= (2, 14) and key == value == 1:  # `supports_mqa`
+            return True
+        return query == key == value
 
 
 def priority(capability: tuple[int, int]) -> tuple[str, ...]:
     """`priority_order`: cuDNN first on sm_90 and sm_100."""
-    if CUDNN_VERSION > 91500 and capability[0] in (9, 10):
+    if versions.cudnn_version() > _CUDNN_FIRST and capability[0] in (9, 10):
         return ("cudnn", "flash", "efficient", "math")
     return ("flash", "efficient", "math", "cudnn")
 
@@ -69,22 +81,27 @@ def can_use_flash(request: Request, capability: tuple[int, int]) -> bool:
         return False
     if request.causal and query.size(-2) != request.key.size(-2):
         return False
-    if not request.same_heads and not request.gqa:
-        return False
-    return query.dtype in _HALF and _dense(request)
+    return query.dtype in _HALF and _dense(request) and request.heads_fit(groups=True)
 
 
 def can_use_efficient(request: Request, capability: tuple[int, int]) -> bool:
-    """`can_use_mem_efficient_attention`: any mask, aligned head size, no grouped heads."""
+    """`can_use_mem_efficient_attention`: any mask, aligned head size and, before torch 2.14, no
+    grouped heads."""
     query = request.query
     head = query.size(-1)
-    if not (5, 0) <= capability <= (12, 1) or not request.same_heads:
+    if not (5, 0) <= capability <= (12, 1):
         return False
-    if head != request.key.size(-1) or not _dense(request):
+    if not request.heads_fit(groups=versions.efficient_groups_heads()):
+        return False
+    if head != request.key.size(-1) or not _dense(request, ignore_singleton=False):
         return False
     alignment = gemm_alignment(query.dtype, capability)
     if head % alignment or request.value.size(-1) % alignment:
         return False
+    if capability >= (8, 0):  # `check_data_ptr_alignment_mem_efficient`
+        tensors = (query, request.key, request.value)
+        if any(tensor.storage_offset() % alignment for tensor in tensors):
+            return False
     dtypes = (torch.float16, torch.float32)
     return query.dtype in (dtypes if capability < (8, 0) else (*dtypes, torch.bfloat16))
 
@@ -96,12 +113,40 @@ def can_use_cudnn(request: Request, capability: tuple[int, int]) -> bool:
         return False
     if request.dropout * 16 != math.floor(request.dropout * 16):
         return False
-    if not request.same_heads and not request.gqa:
+    if not _mask_fits(request) or not request.heads_fit(groups=True, same_kv=False):
+        return False
+    if max(query.size(0), query.size(1)) > _CUDNN_MOST:
         return False
     heads = (query.size(-1), request.value.size(-1))
-    if any(head > 128 or head % 8 for head in heads):
+    if not _cudnn_head_sizes(heads, capability, request.requires_grad):
         return False
     return request.key.size(-2) != 1 and not (request.dropout and query.size(-2) == 1)
+
+
+def _cudnn_head_sizes(heads: tuple[int, int], capability: tuple[int, int], trains: bool) -> bool:
+    """`check_cudnn_tensor_shapes`, and `check_cudnn_d256_bprop_head_dim` of torch 2.14."""
+    if any(head % 8 for head in heads):
+        return False
+    hopper = capability == (9, 0) or capability[0] == 10
+    cudnn = versions.cudnn_version()
+    if hopper and versions.TORCH >= (2, 14) and cudnn > _CUDNN_HEAD_256 and capability != (10, 7):
+        if trains:
+            return max(heads) <= 128 or heads in ((192, 128), (256, 256))
+        return max(heads) <= 256
+    return max(heads) <= 128 or (hopper and heads == (192, 128))
+
+
+def _mask_fits(request: Request) -> bool:
+    """`check_attn_mask_shape`: no gradient; each dimension the attention's own, or 1."""
+    mask = request.mask
+    if mask is None:
+        return True
+    if mask.requires_grad or mask.dim() not in (2, 4):
+        return False
+    query = request.query
+    full = (query.size(0), query.size(1), query.size(2), request.key.size(2))
+    pairs = zip(mask.shape, full[-mask.dim() :], strict=True)
+    return all(size in (1, whole) for size, whole in pairs)
 
 
 def gemm_alignment(dtype: torch.dtype, capability: tuple[int, int]) -> int:
@@ -112,14 +157,17 @@ def gemm_alignment(dtype: torch.dtype, capability: tuple[int, int]) -> int:
     return max(alignment, 128 // (16 if half else 32)) if tensor_cores else alignment
 
 
-def _dense(request: Request) -> bool:
+def _dense(request: Request, *, ignore_singleton: bool = True) -> bool:
     """Four dimensions, nothing empty, last stride 1 (`check_last_dim_stride_equals_1_dense`)."""
     tensors = (request.query, request.key, request.value)
-    if any(tensor.dim() != 4 or tensor.stride(-1) != 1 for tensor in tensors):
+    if any(tensor.dim() != 4 for tensor in tensors):
         return False
-    if request.mask is not None and request.mask.size(-1) != 1 and request.mask.stride(-1) != 1:
+    strided = any(tensor.stride(-1) != 1 for tensor in tensors)
+    if strided and not (ignore_singleton and request.query.size(-1) == 1):
         return False
-    return all(tensor.size(-2) > 0 for tensor in tensors)
+    if request.mask is not None and request.mask.stride(-1) != 1:
+        return False
+    return request.query.size(-2) > 0 and request.key.size(-2) > 0
 
 
 def select(request: Request, capability: tuple[int, int], forced: str = "auto") -> str:
@@ -164,7 +212,8 @@ def scaled_dot_product_attention(
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> torch.Tensor:
-        if forced == "efficient" and enable_gqa and key.size(-3) != query.size(-3):
+        grouped = enable_gqa and key.size(-3) != query.size(-3)
+        if forced == "efficient" and grouped and not versions.efficient_groups_heads():
             # Forcing this kernel means expanding grouped heads first: it has no other way.
             key, value = (
                 item.repeat_interleave(query.size(-3) // item.size(-3), -3) for item in (key, value)

@@ -34,6 +34,14 @@ def _op(name: str) -> Any:
     return getattr(torch.ops.bitsandbytes, name, None)
 
 
+def leave_packed(model: torch.nn.Module) -> None:
+    """Keep 4-bit weights as they are in an evaluation, too, for which a layer on a CPU with
+    AVX512-BF16 packs them anew (bitsandbytes/nn/modules.py, `Linear4bit.forward`)."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 @contextmanager
 def int8_products() -> Iterator[None]:
     """Train with 8-bit products. On a CPU `matmul` (bitsandbytes/autograd/_functions.py)
