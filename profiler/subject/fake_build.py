@@ -7,6 +7,7 @@ shuffle them while they are built; the few values that decide are carried along 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_map_only
 
 from profiler.subject import fakes
 from profiler.subject.attributes import attributes
+from profiler.subject.places import Moves, Places
 from profiler.subject.shadows import LIMIT, Shadows, asks
 
 aten = torch.ops.aten
@@ -50,6 +52,7 @@ class FakeBuild(TorchDispatchMode):
     Attributes:
         mode: the fake tensors' mode; steps on the model run under it.
         shadows: the values that are known.
+        cuda: whether the model is a GPU's; what a method leaves on the host is on meta then.
     """
 
     def __init__(self, *, cuda: bool) -> None:
@@ -57,15 +60,21 @@ class FakeBuild(TorchDispatchMode):
         self.mode = _Mode(allow_non_fake_inputs=True)
         self.shadows = Shadows()
         self.cuda = cuda
+        self._places = Places()
+        self._moves = Moves(self._places)
 
     def __enter__(self) -> FakeBuild:
         self.mode.__enter__()
         super().__enter__()
+        if self.cuda:
+            self._moves.__enter__()
         torch.utils.swap_tensors = _set_data
         return self
 
     def __exit__(self, *error: Any) -> None:
         torch.utils.swap_tensors = _SWAP
+        if self.cuda:
+            self._moves.__exit__(*error)
         super().__exit__(*error)
         self.mode.__exit__(*error)
 
@@ -73,8 +82,17 @@ class FakeBuild(TorchDispatchMode):
         """Make a meta model's tensors fake."""
         fakes.fill(model, self.mode)
 
-    def settle(self, model: torch.nn.Module) -> None:
-        """Make fake what a method left real: parameters, buffers, tensor attributes."""
+    def watch(self, landed: Callable[[torch.Tensor], None] | None) -> None:
+        """From now on, say of each tensor that it was made on the device or sent to it."""
+        self._places.landed = landed
+
+    def settle(self, model: torch.nn.Module, *, moved: bool) -> None:
+        """Make fake what a method left real: parameters, buffers, tensor attributes.
+
+        Args:
+            moved: whether the whole model is sent to the device afterwards; buffers go along, and
+                tensor attributes do not.
+        """
         for module in model.modules():
             for name, parameter in list(module._parameters.items()):
                 if parameter is not None and not isinstance(parameter, FakeTensor):
@@ -83,18 +101,30 @@ class FakeBuild(TorchDispatchMode):
                     )
             for name, buffer in list(module._buffers.items()):
                 if buffer is not None:
-                    module._buffers[name] = self.fake(buffer)
+                    module._buffers[name] = self._settled(buffer, moved=moved)
             for holder, key, tensor in attributes(module):
-                holder[key] = self.fake(tensor)
+                holder[key] = self._settled(tensor, moved=False)
 
-    def fake(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A fake tensor of the same size, stride and dtype that knows a real one's values."""
-        if isinstance(tensor, FakeTensor):
+    def _settled(self, tensor: torch.Tensor, *, moved: bool) -> torch.Tensor:
+        """A fake tensor on the device, or on meta, which stands for the host."""
+        if not self.cuda or moved or tensor.dim() == 0:  # one number is sent with the kernel
+            return self.fake(tensor)
+        real = not isinstance(tensor, FakeTensor)
+        if not (not self._places.moved(tensor) if real else self._places.on_host(tensor)):
+            return self.fake(tensor)
+        return self.fake(tensor, device="meta")
+
+    def fake(self, tensor: torch.Tensor, device: str = "cpu") -> torch.Tensor:
+        """A fake tensor of the same size, stride and dtype that knows another one's values."""
+        if isinstance(tensor, FakeTensor) and tensor.fake_device.type == device:
             return tensor
         with torch.no_grad(), self.mode:
-            twin = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype)
-        if tensor.numel() <= LIMIT and not tensor.is_meta:
-            self.shadows.attach(twin, tensor)
+            twin = torch.empty_strided(
+                tensor.size(), tensor.stride(), dtype=tensor.dtype, device=device
+            )
+        known = None if tensor.is_meta else self.shadows.value(tensor)
+        if known is not None and known.numel() <= LIMIT:
+            self.shadows.attach(twin, known)
         return twin
 
     @classmethod
@@ -127,4 +157,6 @@ class FakeBuild(TorchDispatchMode):
             out = (*out[:2], out[2].contiguous())
         if not getattr(func, "is_view", False):
             self.shadows.follow(func, args, kwargs, out)
+            if self.cuda:
+                self._places.follow(args, kwargs, out)
         return out

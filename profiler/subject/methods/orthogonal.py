@@ -34,16 +34,21 @@ class BOFT(PeftMethod):
         device: str,
     ) -> torch.nn.Module:
         """As any; in a simulation without the loop that writes permutation matrices, whose values
-        nothing asks for (a minute at 3,072 features)."""
-        from peft.tuners.boft.layer import BOFTLayer
+        nothing asks for (a minute at 3,072 features), and without compiling its CUDA extension,
+        which runs on real tensors alone; peft does without it where it does not compile."""
+        from peft.tuners.boft import layer
 
-        whole = BOFTLayer.perm2mat
+        whole, extension = layer.BOFTLayer.perm2mat, layer.get_fbd_cuda
         if is_fake(model):
-            BOFTLayer.perm2mat = _unwritten
+            layer.BOFTLayer.perm2mat, layer.get_fbd_cuda = _unwritten, _no_extension
         try:
             return super().apply(model, config, adapter_dtype=adapter_dtype, device=device)
         finally:
-            BOFTLayer.perm2mat = whole
+            layer.BOFTLayer.perm2mat, layer.get_fbd_cuda = whole, extension
+
+
+def _no_extension() -> None:
+    """As `get_fbd_cuda` where the compiler is missing."""
 
 
 def _unwritten(layer: Any, indices: Any) -> torch.Tensor:

@@ -6,6 +6,7 @@ flags, because the scopes themselves are what differs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -85,6 +86,7 @@ class TrainStep:
         subject, model, optimizer: what is trained, and by what.
         count: optimizer steps that were taken.
         batch: keyword arguments of the forward, each of shape (batch_size, seq_len).
+        loads_ahead: the next batch is on the device before the last one is dropped.
     """
 
     def __init__(
@@ -108,13 +110,28 @@ class TrainStep:
         self.counts_items = stack.counts_items and accepts_loss_kwargs(model)
         self.precision = Precision(spec, stack, device_type(model))
         self.objective = _objective(spec, model, cuda=cuda)
-        self._step = _LOOPS[spec.loop or stack.loop]
+        loop = spec.loop or stack.loop
+        self._step = _LOOPS[loop]
+        self.loads_ahead = loop == "trainer"
         self.count = 0
         self.outputs: Any = None
         self.loss: Any = None
+        self._base_evaluation = spec.base_evaluation
 
     def __call__(self, probe: Probe) -> None:
         self._step(self, probe)
+
+    def before(self) -> None:
+        """What a run does before its first step (`RunSpec.base_evaluation`)."""
+        if not self._base_evaluation:
+            return
+        import torch
+
+        disabled = getattr(self.model, "disable_adapter", contextlib.nullcontext)
+        self.model.eval()
+        with torch.inference_mode(), disabled():
+            self.model(**self.batch)
+        self.model.train()
 
     def forward(self) -> Any:
         return self.precision.forward(functools.partial(self.objective.forward, self))
