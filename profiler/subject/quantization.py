@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
 
-def quantize(model: PreTrainedModel, quantization: str, *, compute_dtype: torch.dtype) -> None:
+def quantize(
+    model: PreTrainedModel,
+    quantization: str,
+    *,
+    compute_dtype: torch.dtype,
+    replaced: Callable[[PreTrainedModel, Any], None] | None = None,
+) -> None:
     """Replace a model's linear layers by quantised ones on meta, as `from_pretrained` does.
 
     The modules are chosen and replaced by the quantizer of `transformers`; each weight is then
@@ -24,6 +30,8 @@ def quantize(model: PreTrainedModel, quantization: str, *, compute_dtype: torch.
             (LLM.int8, Dettmers et al., arXiv 2208.07339).
         compute_dtype: dtype that a 4-bit layer's dequantised product is computed in; an 8-bit one
             takes its input's.
+        replaced: called with the model and its quantizer once the layers are replaced, before
+            their weights are packed.
 
     Raises:
         UnsupportedError: the installed peft cannot adapt the installed bitsandbytes' 8-bit layers.
@@ -37,6 +45,8 @@ def quantize(model: PreTrainedModel, quantization: str, *, compute_dtype: torch.
     )
     with _default_dtype(model.dtype):
         quantizer.preprocess_model(model, device_map=None, keep_in_fp32_modules=[])
+    if replaced is not None:
+        replaced(model, quantizer)
     if quantization == "int8":
         _pack_int8(model)
         model.is_loaded_in_8bit = True

@@ -32,6 +32,11 @@ class Stack:
             its loss itself (`profiler.subject.workloads.sft`).
         input_gradients: whether an adapted model's embedding output requires a gradient under
             checkpointing of either kind (trl/trainer/sft_trainer.py).
+        moves_model: whether the adapted model is sent to the device as a whole, unless it is
+            quantised (`Trainer._move_model_to_device`, transformers/trainer.py). Else what a method
+            left on the host stays there.
+        loads_on_device: whether weights that are not quantised are loaded onto the device
+            (`device_map`), and not on the host first. Quantised ones always are.
     """
 
     loop: str
@@ -48,6 +53,8 @@ class Stack:
     counts_items: bool
     converts_outputs: bool
     scales_loss: bool
+    moves_model: bool
+    loads_on_device: bool
     measures_tokens: bool = False
     input_gradients: bool = False
 
@@ -60,14 +67,18 @@ _TRAINER = Stack(
     counts_items=True,
     converts_outputs=True,
     scales_loss=True,
+    moves_model=True,
+    loads_on_device=False,
 )
 
+#: `script` loads as peft's own comparison does (`get_model`, method_comparison/MetaMathQA).
 #: `trl` is what `SFTTrainer` of TRL 1.16 does: `SFTConfig` turns on bfloat16 and checkpointing
 #: (trl/trainer/base_config.py), which `transformers` 5 makes non-reentrant, and TRL itself for
 #: older ones; the loss is TRL's own (`profiler.subject.workloads.sft`). It prepares no quantised
 #: model any more; `--kbit-prepare trl` is what it did before, and what its ORPO and CPO trainers
 #: still do. A model that is given by name it loads in float32 (`create_model_from_path`,
-#: trl/trainer/utils.py), which here is `--weights-dtype float32`.
+#: trl/trainer/utils.py), which here is `--weights-dtype float32`, and onto the GPU
+#: (`device_map="auto"`).
 STACKS = {
     "script": Stack(
         loop="script",
@@ -77,6 +88,8 @@ STACKS = {
         counts_items=False,
         converts_outputs=False,
         scales_loss=False,
+        moves_model=False,
+        loads_on_device=True,
     ),
     "trainer": _TRAINER,
     "trl": Stack(
@@ -92,6 +105,8 @@ STACKS = {
         counts_items=True,
         converts_outputs=True,
         scales_loss=True,
+        moves_model=True,
+        loads_on_device=True,
         measures_tokens=True,
         input_gradients=True,
     ),

@@ -18,6 +18,7 @@ from profiler.subject.stacks import STACKS
 if TYPE_CHECKING:
     import torch
 
+    from profiler.bench.load import Load
     from profiler.subject.fake_build import FakeBuild
     from profiler.subject.methods import Method
 
@@ -50,12 +51,14 @@ def build(
     *,
     device: str = "meta",
     fill: Callable[[torch.nn.Module], None] | None = None,
+    load: Load | None = None,
 ) -> Subject:
     """Build a cell's subject: load, quantise, prepare, adapt, as its stack does.
 
     Args:
         device: where weights are made; "meta" gives a subject without memory, of fake tensors.
         fill: called with the loaded and quantised model, to give its weights values.
+        load: is told what a simulated GPU's memory would see of all this.
 
     Raises:
         UsageError, UnsupportedError: see `profiler.resolve`.
@@ -74,22 +77,33 @@ def build(
     model.config.use_cache = spec.use_cache
     counts = {id(parameter): parameter.numel() for parameter in model.parameters()}
     base_total = sum(counts.values())
-    if spec.quantization != "none":
-        assert spec.quantization is not None
-        assert spec.compute_dtype is not None
-        quantize(model, spec.quantization, compute_dtype=getattr(torch, spec.compute_dtype))
-    if fill is not None:
-        fill(model)
     stack = STACKS[spec.stack]
     quantized = spec.quantization != "none"
-    assert spec.kbit_prepare is not None
-    model = kbit.prepare(model, spec.kbit_prepare, quantized=quantized)
+    if quantized:
+        assert spec.quantization is not None
+        assert spec.compute_dtype is not None
+        quantize(
+            model,
+            spec.quantization,
+            compute_dtype=getattr(torch, spec.compute_dtype),
+            replaced=load.begin if load is not None else None,
+        )
+    elif load is not None:
+        load.begin(model, None)
+    if fill is not None:
+        fill(model)
     building: FakeBuild | None = None
     if device == "meta":
         from profiler.subject.fake_build import FakeBuild
 
         building = FakeBuild(cuda=spec.device not in devices.MEASURED and spec.device != "sim:cpu")
         building.fill(model)
+        if load is not None:
+            building.watch(load.weights(model))
+    assert spec.kbit_prepare is not None
+    preparing = load.preparing() if load is not None else contextlib.nullcontext()
+    with building or contextlib.nullcontext(), preparing:
+        model = kbit.prepare(model, spec.kbit_prepare, quantized=quantized)
     base = {id(parameter) for parameter in model.parameters()}
     words = model.get_input_embeddings()
     vocab_size = words.weight.shape[0]
@@ -106,15 +120,18 @@ def build(
                 device="cpu" if building is not None else device,
             )
         if building is not None:
-            building.settle(adapted)
+            building.settle(adapted, moved=stack.moves_model and not quantized)
     except UnsupportedError as error:
         if cell.method.given:  # the options are the user's, not the preset's
             raise UsageError(f"--method {cell.method.label}: {error}") from None
         raise
-    if spec.kbit_prepare == "trl" and quantized:
-        kbit.cast_back(adapted)
-    if cast_after:
-        kbit.cast_trained(adapted, adapter_dtype)
+    with building or contextlib.nullcontext():
+        if spec.kbit_prepare == "trl" and quantized:
+            kbit.cast_back(adapted)
+        if cast_after:
+            kbit.cast_trained(adapted, adapter_dtype)
+    if load is not None:
+        load.built(adapted)
     if spec.checkpointing != "none":
         reentrant = spec.checkpointing == "reentrant"
         model.gradient_checkpointing_enable(
