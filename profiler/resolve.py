@@ -11,10 +11,13 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from profiler import lengths
 from profiler.errors import NotBuiltError, UnsupportedError, UsageError
 from profiler.hardware import devices, local_cuda
+from profiler.lengths import LengthHistory
 from profiler.method_choice import MethodChoice, choose_method
 from profiler.spec import RunSpec
 from profiler.subject import models, optimizers
@@ -49,6 +52,13 @@ ID_DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "workload": "train",
     "lengths": None,
+    "batching": "in-order",
+    "bucket_batches": 20,
+    "empty_cache_every": 0,
+    "length_field": "length",
+    "text_field": None,
+    "tokenizer": None,
+    "max_length": None,
     "parallelism": None,
 }
 
@@ -58,6 +68,7 @@ class Cell:
     """A resolved cell: `spec` has no open field, `record_spec` is `Record.spec`.
 
     `unsupported` says why the method and the model do not go together, "" where they do.
+    `history` holds the batches of `--lengths`.
     """
 
     spec: RunSpec
@@ -67,6 +78,7 @@ class Cell:
     record_spec: dict[str, Any]
     id: str
     unsupported: str
+    history: LengthHistory | None = None
 
 
 def check(spec: RunSpec) -> None:
@@ -88,10 +100,9 @@ def check(spec: RunSpec) -> None:
         )
     if spec.use_cache and STACKS[spec.stack].refuses_use_cache:
         raise UsageError("--use-cache true: SFTTrainer passes use_cache=False to every forward")
-    if spec.padded and spec.attention == "flash_attention_2":
-        raise NotBuiltError("--padded with flash_attention_2 is not built yet; use sdpa")
     if spec.padded and spec.seq_len < 3:
         raise UsageError("--padded needs a --seq-len of at least 3: two tokens and a padding")
+    lengths.check(spec)
     from profiler.analysis.alloc_conf import AllocConf
 
     AllocConf.parse(spec.alloc_conf)
@@ -166,7 +177,12 @@ def resolve(spec: RunSpec) -> Cell:
             "--loss chunked is not built for --device cuda yet: it runs in TRL's Triton kernels; "
             "name a GPU to simulate, or use --loss full"
         )
+    history = None if spec.lengths is None else lengths.load(spec)
+    if history is not None:
+        _check_history(spec, history, attention=attention, loss=loss)
     resolved = spec.replace(
+        seq_len=spec.seq_len if history is None else history.longest,
+        steps=(spec.steps or 1) if history is None else len(history.batches),
         quantization=quantization,
         loop=spec.loop or stack.loop,
         kbit_prepare=kbit_prepare,
@@ -184,6 +200,12 @@ def resolve(spec: RunSpec) -> Cell:
     content["method"] = choice.content()
     content["model"] = source.config
     content["model_override"] = []  # part of the model's content
+    if history is not None:
+        content["lengths"] = history.sha256  # and with it what it was read and cut by
+        for name in ("length_field", "text_field", "tokenizer", "max_length"):
+            content[name] = ID_DEFAULTS[name]
+    if resolved.batching != "buckets":
+        content["bucket_batches"] = ID_DEFAULTS["bucket_batches"]
     record_spec = resolved.to_dict()
     record_spec["model"] = source.name
     record_spec["model_config"] = source.config
@@ -193,6 +215,10 @@ def resolve(spec: RunSpec) -> Cell:
         "options": choice.options,
         "config": config,
     }
+    if history is not None:
+        record_spec["lengths"] = history.summary()
+        if resolved.tokenizer is not None and Path(resolved.tokenizer).exists():
+            record_spec["tokenizer"] = Path(resolved.tokenizer).name
     return Cell(
         spec=resolved,
         model=source,
@@ -201,7 +227,24 @@ def resolve(spec: RunSpec) -> Cell:
         record_spec=record_spec,
         id=_identify(source.name, choice.label, resolved, content),
         unsupported=unsupported,
+        history=history,
     )
+
+
+def _check_history(spec: RunSpec, history: LengthHistory, *, attention: str, loss: str) -> None:
+    """What goes together with a history's batches, now that they are known."""
+    if spec.seq_len not in (ID_DEFAULTS["seq_len"], history.longest):
+        raise UsageError(
+            f"--seq-len {spec.seq_len} with --lengths: the lengths are the file's; "
+            "cut them with --max-length"
+        )
+    if loss == "chunked":
+        raise NotBuiltError(
+            "--lengths with --loss chunked is not built yet: its bytes depend on how many tokens "
+            "have a label; use --loss full"
+        )
+    if attention == "flash_attention_2" and any(batch.shape.padded for batch in history.batches):
+        raise NotBuiltError("--lengths with flash_attention_2 is not built yet; use sdpa")
 
 
 def _identify(model: str, label: str, spec: RunSpec, content: dict[str, Any]) -> str:

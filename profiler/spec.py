@@ -178,15 +178,69 @@ class RunSpec:
             grid=True,
         ),
     )
-    steps: int = field(
-        default=1, metadata=_option("measured steps, after one warm-up step", minimum=1)
+    base_evaluation: bool = field(
+        default=False,
+        metadata=_option(
+            "before the first step, one forward in inference mode with the adapter disabled, as an "
+            "evaluation of the base model does; peft's disable_adapter() makes the adapter's "
+            "weights trainable again when it ends, those that an optimizer froze too"
+        ),
+    )
+    steps: int | None = field(
+        default=None,
+        metadata=_option(
+            "measured steps, after one warm-up step (default: 1); with --lengths the steps of the "
+            "history that are run (default: all)",
+            minimum=1,
+        ),
     )
     seed: int = field(default=0, metadata=_option("random seed", minimum=0))
     workload: str = field(
         default="train",
         metadata=_choice("what is run", values=("train",), flag=False),
     )
-    lengths: None = field(default=None, metadata=_option("a history of lengths", flag=False))
+    lengths: str | None = field(
+        default=None,
+        metadata=_option(
+            "a file with the length of each sample, in tokens, one a line or as JSON lines: the "
+            "steps of a whole run are simulated, and --seq-len is the longest batch's"
+        ),
+    )
+    batching: str = field(
+        default="in-order",
+        metadata=_choice(
+            "how --lengths becomes batches: in the file's order, shuffled by the seed, or buckets "
+            "of batches, each sorted, longest first",
+            values=("in-order", "random", "buckets"),
+        ),
+    )
+    bucket_batches: int = field(
+        default=20, metadata=_option("batches in a bucket, with --batching buckets", minimum=1)
+    )
+    empty_cache_every: int = field(
+        default=0,
+        metadata=_option(
+            "with --lengths: steps after which torch.cuda.empty_cache() is called, again and "
+            "again; 0 is never",
+            minimum=0,
+        ),
+    )
+    length_field: str = field(
+        default="length",
+        metadata=_option("field of the JSON lines of --lengths that is a number or a list"),
+    )
+    text_field: str | None = field(
+        default=None,
+        metadata=_option("field of the JSON lines of --lengths that is a text for --tokenizer"),
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata=_option("counts --text-field's tokens: a folder, a tokenizer.json or a Hub id"),
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata=_option("with --lengths: longer samples are cut to so many tokens", minimum=1),
+    )
     parallelism: None = field(default=None, metadata=_option("several GPUs", flag=False))
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ def test_a_path_counts_by_its_content(tmp_path: Path) -> None:
 def test_every_field_is_resolved() -> None:
     spec = resolve(RunSpec(model="opt-125m", method="qlora")).record_spec
     left_open = [key for key, value in spec.items() if value is None]
-    assert left_open == ["lengths", "parallelism"]
+    assert left_open == ["lengths", "text_field", "tokenizer", "max_length", "parallelism"]
     assert spec["method"]["config"]["r"] == 64
     assert spec["compute_dtype"] == "bfloat16"
 
@@ -123,7 +123,6 @@ def test_a_resolved_cell_resolves_to_itself(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"padded": True, "attention": "flash_attention_2"},
         {"loss": "liger"},
         {"loss": "chunked", "stack": "script"},
     ],

@@ -6,16 +6,18 @@ stand in `c10/core/AllocatorConfig.h`. Requests are rounded, served from the sma
 that fits, from segments that are taken from the device and kept; neighbours merge when freed.
 
 What is not in it: more than one stream (every block belongs to the default one), private pools
-(CUDA graphs, `MemPool`), and the device's own choice of addresses. Segments are laid out upwards
-in the order in which they are taken, and no address is used twice; where two free blocks of one
-size compete, the lower address wins, so a device that reuses addresses may pick the other.
+(CUDA graphs, `MemPool`), and the device's own choice of addresses, which decides where two free
+blocks of one size compete: the lower address wins. Small segments are laid out upwards in the order
+in which they are taken and large ones downwards, each directly below the last, as the driver's
+addresses in memory snapshots have it; no address is used twice, so a device that reuses them may
+pick the other.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -41,6 +43,7 @@ ROUND_LARGE = 2 * MIB  # kRoundLarge: ... which is a multiple of this
 #: Free blocks sort by size, then address (CCA, `BlockComparatorSize`), as one integer.
 _ADDRESS_BITS = 64
 _FIRST_ADDRESS = 1 << 40
+_LAST_ADDRESS = 1 << 62
 #: Address space of an expandable segment when the device's memory is not given.
 _UNBOUNDED_SPACE = 1 << 50
 
@@ -200,6 +203,9 @@ class CachingAllocator:
             rounding and unsplit remainders included.
         reserved: bytes taken from the device, as `torch.cuda.memory_reserved`.
         requested: bytes asked for.
+        on_segment: called as `on_segment(action, address, size)` when memory is taken from the
+            device or given back, with the names of torch's memory snapshots: segment_alloc,
+            segment_free, and for pages of an expandable segment segment_map and segment_unmap.
     """
 
     def __init__(
@@ -214,10 +220,12 @@ class CachingAllocator:
         self.allocated = 0
         self.reserved = 0
         self.requested = 0
+        self.on_segment: Callable[[str, int, int], None] | None = None
         self._small = _Pool(small=True)
         self._large = _Pool(small=False)
         self._active: dict[int, _Block] = {}
         self._next_address = _FIRST_ADDRESS
+        self._last_address = _LAST_ADDRESS
         self._total = capacity if total is None else total
         # CCA, `setMemoryFraction`: a share of 1 sets no limit.
         fraction = self.conf.per_process_memory_fraction
@@ -414,17 +422,26 @@ class CachingAllocator:
         if self.capacity is not None and self.reserved + segment > self.capacity:
             return None
         self.reserved += segment
-        return _Block(self._take_addresses(segment), segment, pool, None, mapped=True)
+        address = self._take_addresses(segment, down=not pool.small)
+        if self.on_segment is not None:
+            self.on_segment("segment_alloc", address, segment)
+        return _Block(address, segment, pool, None, mapped=True)
 
-    def _take_addresses(self, size: int) -> int:
+    def _take_addresses(self, size: int, *, down: bool) -> int:
+        whole = -(-size // SMALL_BUFFER) * SMALL_BUFFER
+        if down:
+            self._last_address -= whole
+            return self._last_address
         address = self._next_address
-        self._next_address += -(-size // SMALL_BUFFER) * SMALL_BUFFER
+        self._next_address += whole
         return address
 
     def _release(self, block: _Block) -> None:
         """CCA, `release_block`: a segment that is one free block goes back to the device."""
         block.pool.remove(block)
         self.reserved -= block.size
+        if self.on_segment is not None:
+            self.on_segment("segment_free", block.address, block.size)
 
     def _release_oversize(self, pool: _Pool, size: int) -> bool:
         """Gives back unsplittable blocks, enough for `size`; whether that succeeded.
@@ -507,7 +524,7 @@ class CachingAllocator:
         # 1 1/8 of the device's memory, so that pages can move to the segment's end.
         total = _UNBOUNDED_SPACE if self._total is None else self._total + self._total // 8
         length = -(-total // page) * page
-        space = _Space(self._take_addresses(length), page, length)
+        space = _Space(self._take_addresses(length, down=False), page, length)
         fresh = _Block(space.base, length, pool, space, mapped=False)
         insort(pool.unmapped, fresh, key=_by_address)
         return fresh
@@ -524,6 +541,8 @@ class CachingAllocator:
             return False
         pool = block.pool
         pool.unmapped.remove(block)
+        if self.on_segment is not None:
+            self.on_segment("segment_map", block.address, length)
         block.mapped = True
         if length < block.size:
             rest = _Block(block.address + length, block.size - length, pool, space, mapped=False)
@@ -560,6 +579,8 @@ class CachingAllocator:
         block.size = end - start
         block.mapped = False
         self.reserved -= end - start
+        if self.on_segment is not None:
+            self.on_segment("segment_unmap", start, end - start)
         _merge(block, block.prev, pool)
         _merge(block, block.next, pool)
         if block.prev is not None or block.next is not None:
@@ -636,7 +657,7 @@ def replay(
 
     Args:
         sizes: requested bytes of each block.
-        events: +(i + 1) allocates block i, -(i + 1) frees it.
+        events: +(i + 1) allocates block i, -(i + 1) frees it, 0 empties the cache.
         conf, capacity, total: as for `CachingAllocator`.
 
     Raises:
@@ -665,13 +686,15 @@ def replay(
             held[index] = block
             if block is not None:
                 block_bytes[index] = block.size
-        else:
+        elif event < 0:
             index = -event - 1
             if index not in held:
                 raise ValueError(f"event {position} frees block {index}, which is not held")
             block = held.pop(index)
             if block is not None:
                 free(block)
+        else:
+            allocator.empty_cache()
         allocated[position] = allocator.allocated
         reserved[position] = allocator.reserved
     return Replay(allocated, reserved, block_bytes, oom)

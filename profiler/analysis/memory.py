@@ -9,7 +9,8 @@ from itertools import accumulate, chain
 
 from profiler.analysis.alloc_conf import AllocConf
 from profiler.analysis.allocator import OutOfMemory, replay
-from profiler.record import Holder, Memory, Timeline
+from profiler.analysis.module_paths import alike
+from profiler.record import Holder, Holders, LoadMemory, Memory, Timeline
 from profiler.trace import CATEGORIES, PHASES, Trace
 
 #: Points that a stored timeline has at most (the contract allows 2,000).
@@ -17,6 +18,9 @@ MOST_POINTS = 600
 
 #: Blocks that are named at the peak.
 MOST_HOLDERS = 20
+
+#: Groups of alike blocks that are named at the peak; beside them one for the rest of each category.
+MOST_GROUPS = 80
 
 #: Columns of `Memory.modules`, and the categories that each sums.
 MODULE_COLUMNS = {
@@ -49,7 +53,8 @@ def levels(trace: Trace, conf: AllocConf, capacity: int | None) -> Levels:
     requested = [block.nbytes for block in trace.blocks]
     if not trace.cuda:
         steps = (
-            requested[event - 1] if event > 0 else -requested[-event - 1] for event in trace.events
+            requested[event - 1] if event > 0 else -requested[-event - 1] if event else 0
+            for event in trace.events
         )
         return Levels(array("q", accumulate(steps)), None, requested, None)
     replayed = replay(requested, trace.events, conf=conf, capacity=capacity)
@@ -89,16 +94,45 @@ def analyse(trace: Trace, level: Levels) -> Memory:
     for block in alive:
         at_peak[trace.blocks[block].category] += level.sizes[block]
     reserved = level.reserved
+    load = load_of(trace, level)
     return Memory(
         peak_allocated=peak,
+        load_peak=load.peak_allocated if load is not None else None,
+        load=load,
         after_step_allocated=allocated[end - 1],
         peak_reserved=max(reserved[max(first - 1, 0) : end]) if reserved is not None else None,
         phases=phases,
         at_peak=at_peak,
         outside_allocator=dict(trace.outside),
         largest_at_peak=_largest(trace, level, alive),
+        holders=_groups(trace, level, alive),
         modules=_modules(trace, level, alive),
         timeline=_timeline(trace, level, window, at),
+    )
+
+
+def load_of(trace: Trace, level: Levels) -> LoadMemory | None:
+    """What the events of loading come to; None for a trace that begins after it."""
+    end = next(
+        (
+            after.event
+            for mark, after in zip(trace.marks, trace.marks[1:], strict=False)
+            if mark.phase == "load"
+        ),
+        0,
+    )
+    if not end or level.reserved is None:
+        return None
+    at = max(range(end), key=level.allocated.__getitem__)
+    at_peak = dict.fromkeys(CATEGORIES, 0)
+    for block in _alive(trace, at):
+        at_peak[trace.blocks[block].category] += level.sizes[block]
+    return LoadMemory(
+        peak_allocated=level.allocated[at],
+        peak_reserved=max(level.reserved[:end]),
+        after_allocated=level.allocated[end - 1],
+        after_reserved=level.reserved[end - 1],
+        at_peak={category: held for category, held in at_peak.items() if held},
     )
 
 
@@ -108,7 +142,7 @@ def _alive(trace: Trace, at: int) -> list[int]:
     for event in trace.events[: at + 1]:
         if event > 0:
             alive[event - 1] = None
-        else:
+        elif event < 0:
             del alive[-event - 1]
     return list(alive)
 
@@ -124,9 +158,45 @@ def _largest(trace: Trace, level: Levels, alive: list[int]) -> list[Holder]:
             shape=list(trace.blocks[number].shape),
             dtype=trace.blocks[number].dtype,
             phase=trace.blocks[number].phase,
+            source=trace.blocks[number].source,
         )
         for number in ordered[:MOST_HOLDERS]
     ]
+
+
+def _groups(trace: Trace, level: Levels, alive: list[int]) -> list[Holders]:
+    """Everything that is alive, alike blocks together, the largest groups first."""
+    groups: dict[tuple[object, ...], Holders] = {}
+    paths: dict[str, str] = {}
+    for number in alive:
+        block = trace.blocks[number]
+        module = paths.get(block.module)
+        if module is None:
+            module = paths[block.module] = alike(block.module)
+        key = (block.category, block.op, module, block.source, block.shape, block.dtype)
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = Holders(
+                category=block.category,
+                op=block.op,
+                module=module,
+                source=block.source,
+                shape=list(block.shape),
+                dtype=block.dtype,
+                count=0,
+                bytes=0,
+            )
+        group.count += 1
+        group.bytes += level.sizes[number]
+    ordered = sorted(groups.values(), key=lambda group: -group.bytes)
+    rest: dict[str, Holders] = {}
+    for group in ordered[MOST_GROUPS:]:
+        left = rest.setdefault(
+            group.category, Holders(category=group.category, op="", module="", count=0, bytes=0)
+        )
+        left.count += group.count
+        left.bytes += group.bytes
+    return ordered[:MOST_GROUPS] + sorted(rest.values(), key=lambda group: -group.bytes)
 
 
 def _modules(trace: Trace, level: Levels, alive: list[int]) -> dict[str, dict[str, int]]:
@@ -167,9 +237,10 @@ def _timeline(trace: Trace, level: Levels, window: list[tuple[str, int, int]], a
     wanted = iter(chain(keep, [-1]))
     following = next(wanted)
     for index, event in enumerate(trace.events):
-        block = abs(event) - 1
-        size = level.sizes[block]
-        current[trace.blocks[block].category] += size if event > 0 else -size
+        if event:
+            block = abs(event) - 1
+            size = level.sizes[block]
+            current[trace.blocks[block].category] += size if event > 0 else -size
         if index == following:
             for category in CATEGORIES:
                 series[category].append(current[category])
