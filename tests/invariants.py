@@ -22,6 +22,12 @@ def check_invariants(record: Record) -> None:
     for column, categories in MODULE_COLUMNS.items():
         held = sum(row[column] for row in memory.modules.values())
         assert held == sum(memory.at_peak[category] for category in categories)
+    for category, nbytes in memory.at_peak.items():
+        groups = [group for group in memory.holders if group.category == category]
+        assert sum(group.bytes for group in groups) == nbytes
+        assert all(group.count > 0 for group in groups)
+        # What has no name is the rest, and smaller than what has one.
+        assert sum(not group.op for group in groups) <= 1
     assert memory.timeline is not None
     points = [sum(point) for point in zip(*memory.timeline.allocated.values(), strict=True)]
     assert max(points) == memory.peak_allocated

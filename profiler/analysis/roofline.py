@@ -7,9 +7,11 @@ Caches, occupancy, GEMM shapes and launches are not in it, so it is a lower boun
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from profiler.hardware.devices import Device
 from profiler.record import Kernel, Time
-from profiler.trace import Trace
+from profiler.trace import Op, Trace
 
 #: Types that a card has a rate for; a product of others (float64, integers) is none of training's.
 _RATED = frozenset({"float32", "bfloat16", "float16", "int8"})
@@ -21,22 +23,30 @@ APPROXIMATION = (
 )
 
 
+def op_seconds(op: Op, device: Device) -> float:
+    """The time of one op on a card."""
+    seconds = op.nbytes / device.memory_bandwidth
+    if op.flops:
+        rate = device.peak_flops(op.dtype if op.dtype in _RATED else "float32")
+        seconds = max(seconds, op.flops / rate)
+    return seconds
+
+
 def predict(trace: Trace, device: Device, tokens: int) -> Time:
     """The time of the first measured step on a card.
 
     Args:
         tokens: positions that one optimizer step trains on, for tokens per second.
     """
+    return predict_ops(((op, 1) for op in trace.ops if op.step == 1), device, tokens)
+
+
+def predict_ops(ops: Iterable[tuple[Op, int]], device: Device, tokens: int) -> Time:
+    """As `predict`, of a step's ops and how often each is run."""
     phases = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
     kernels: dict[tuple[str, str], Kernel] = {}
-    for op in trace.ops:
-        if op.step != 1:
-            continue
-        seconds = op.nbytes / device.memory_bandwidth
-        if op.flops:
-            seconds = max(
-                seconds, op.flops / device.peak_flops(op.dtype if op.dtype in _RATED else "float32")
-            )
+    for op, count in ops:
+        seconds = op_seconds(op, device) * count
         phases[op.phase] += seconds
         key = (op.phase, op.name)
         kernel = kernels.get(key)
@@ -44,10 +54,10 @@ def predict(trace: Trace, device: Device, tokens: int) -> Time:
             kernel = kernels[key] = Kernel(
                 name=op.name, op=op.name, phase=op.phase, count=0, seconds=0.0, flops=0, bytes=0
             )
-        kernel.count += 1
+        kernel.count += count
         kernel.seconds += seconds
-        kernel.flops += op.flops
-        kernel.bytes += op.nbytes
+        kernel.flops += op.flops * count
+        kernel.bytes += op.nbytes * count
     step = sum(phases.values())
     return Time(
         source="predicted",

@@ -11,6 +11,9 @@ Precedence, first that applies:
 4. `activations`: allocated by a forward (recomputed or not) and alive after it.
 5. `activation_gradients`: what is left of the backward.
 
+Of what loading allocates (`profiler.bench.load`) the part that is freed again is `temporaries`;
+what is kept and is none of the above is `buffers`.
+
 A block has one category for its whole life: a buffer that ends as a parameter's `.grad` counts as
 `gradients` from its allocation on.
 """
@@ -32,14 +35,16 @@ def decide(tracker: StorageTracker) -> None:
     for index, event in enumerate(trace.events):
         if event > 0:
             allocated[event - 1] = index
-        else:
+        elif event < 0:
             freed[-event - 1] = index
     forward_ends = _ends_of_forwards(tracker)
     for number, block in enumerate(trace.blocks):
         if block.category != UNDECIDED:
             continue
         origin = tracker.origins[number]
-        if origin.after_head:
+        if block.phase == "load":
+            block.category = "buffers"
+        elif origin.after_head:
             block.category = "logits_and_loss"
         elif block.phase == "optimizer":
             block.category = "temporaries"

@@ -11,6 +11,7 @@ that is resized after its first sight keeps its first size.
 from __future__ import annotations
 
 import weakref
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,12 +24,19 @@ from torch.utils.flop_counter import flop_registry
 
 from profiler.bench import accumulation, packed_products
 from profiler.bench.modules import ModulePaths
+from profiler.bench.sources import Sources
 from profiler.subject.shadows import Shadows, asks
 from profiler.trace import Block, Mark, Op, Trace
 
 aten = torch.ops.aten
 _STRIDED = torch.strided
 _DEVICE = torch.ops.prim.device.default
+
+#: Where an op stands: its module's path, whether it comes after the output embedding, and the
+#: source line that runs it.
+_Place = tuple[str, bool, str]
+_NOWHERE: _Place = ("", False, "")
+_NONE: frozenset[int] = frozenset()
 
 #: A category that a block has until `profiler.bench.categories` decides by its lifetime.
 UNDECIDED = ""
@@ -44,13 +52,16 @@ class Rules:
             sizes live until the kernel returns.
         on_op: called before each op with its packet's name; yields (bytes, op) of allocations
             that stay for ever (library workspaces).
-        host_scalars: literals of `torch.tensor` stay on the host.
+        host: there is a host beside the device: literals of `torch.tensor` stay there, and so do
+            tensors on meta (`profiler.subject.fake_build`); neither is the device's memory.
+        on_host: which outputs of an op are on the host, too, by position.
     """
 
     replace: dict[Any, Callable[..., Any]] = field(default_factory=dict)
     inside: dict[Any, Callable[..., list[int]]] = field(default_factory=dict)
     on_op: Callable[[str, str], list[tuple[int, str]]] | None = None
-    host_scalars: bool = False
+    host: bool = False
+    on_host: dict[Any, frozenset[int]] = field(default_factory=dict)
 
 
 class _StorageRef(weakref.ref):  # type: ignore[type-arg]
@@ -72,6 +83,7 @@ class _OpInfo:
     replace: Callable[..., Any] | None
     inside: Callable[..., list[int]] | None
     asks: bool
+    on_host: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -107,10 +119,11 @@ class StorageTracker(TorchDispatchMode):
         self._alone = accumulation.held_by_engine_alone()
         self._live: dict[int, _StorageRef | None] = {}
         self._infos: dict[Any, _OpInfo] = {}
-        self._sequence: dict[int, tuple[str, bool]] = {}
+        self._sources = Sources()
+        self._sequence: dict[int, _Place] = {}
         self._node_key = 0
         self._node_id = 0
-        self._node_path = ("", False)
+        self._node_place = _NOWHERE
         self._recomputing = False
 
     # --- what the bench says -------------------------------------------------------------------
@@ -128,8 +141,25 @@ class StorageTracker(TorchDispatchMode):
     def register(self, tensor: torch.Tensor, category: str, module: str, op: str) -> None:
         """Count a tensor that is there before the first op, or give its storage this category."""
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._live:
+        ref = self._live.get(storage._cdata)
+        if ref is None:
             self._allocate(storage, tensor, op, module, category)
+            return
+        block = self.trace.blocks[ref.block]
+        if block.category == UNDECIDED:
+            block.category, block.module, block.op = category, module, op
+            block.shape, block.dtype = tuple(tensor.shape), _DTYPE_NAMES[tensor.dtype]
+
+    def adopt(
+        self, blocks: list[Block], events: array[int], live: dict[int, torch.UntypedStorage]
+    ) -> None:
+        """Go on from what was allocated before; `live` are the storages of blocks still held."""
+        assert not self.trace.blocks
+        self.trace.blocks.extend(blocks)
+        self.trace.events.extend(events)
+        self.origins.extend(Origin(False, 0, 0, False) for _ in blocks)
+        for block, storage in live.items():
+            self._forget_later(storage, storage._cdata, block)
 
     def role(
         self, tensor: torch.Tensor, category: str, over: frozenset[str], module: str | None = None
@@ -180,8 +210,12 @@ class StorageTracker(TorchDispatchMode):
             out = func(*args, **kwargs)
             if func is aten.lift_fresh.default:  # a literal: the only real tensor there is
                 self.shadows.follow(func, args, kwargs, out)
+            new = torch._C._autograd._get_sequence_nr() - 1 not in self._sequence
+            if new and (self.current_phase == "forward" or self.paths.depth):
+                self._where()  # a view allocates nothing, but its node's backward may
             return out
-        module, after_head = self._where()
+        place = self._where()
+        module = place[0]
         if self.rules.on_op is not None:
             for nbytes, op in self.rules.on_op(info.name, self.current_phase):
                 self.allocate_for_ever(nbytes, op, "workspaces")
@@ -189,7 +223,9 @@ class StorageTracker(TorchDispatchMode):
         if info.inside is not None:
             for nbytes in info.inside(args, kwargs):
                 inside.append(
-                    self._event(nbytes, "temporaries", info.name, module, (nbytes,), "uint8")
+                    self._event(
+                        nbytes, "temporaries", info.name, module, (nbytes,), "uint8", place[2]
+                    )
                 )
         answer = self.shadows.answer(func, args, kwargs) if info.asks else None
         if answer is not None:
@@ -212,14 +248,18 @@ class StorageTracker(TorchDispatchMode):
         dtype = info.factors
         outs = (out,) if isinstance(out, torch.Tensor) else out
         if isinstance(outs, (tuple, list)):
-            for tensor in outs:
+            for position, tensor in enumerate(outs):
                 if isinstance(tensor, torch.Tensor):
+                    if position in info.on_host:
+                        storage = tensor.untyped_storage()
+                        self._forget_later(storage, storage._cdata, -1)
+                        continue
                     nbytes += tensor.numel() * tensor.element_size()
                     dtype = dtype or _DTYPE_NAMES[tensor.dtype]
                     for part in (tensor,) if tensor.layout is _STRIDED else _parts(tensor):
                         storage = part.untyped_storage()
                         if storage._cdata not in self._live:
-                            self._allocate(storage, part, info.name, module, UNDECIDED, after_head)
+                            self._allocate(storage, part, info.name, module, UNDECIDED, place)
         for block in reversed(inside):
             self.trace.events.append(-(block + 1))
         for argument in args:
@@ -243,6 +283,7 @@ class StorageTracker(TorchDispatchMode):
                 nbytes,
                 dtype,
                 self._recomputing,
+                len(self.trace.events),
             )
         )
         return out
@@ -260,39 +301,41 @@ class StorageTracker(TorchDispatchMode):
             replace=self.rules.replace.get(func),
             inside=self.rules.inside.get(func),
             asks=asks(func),
+            on_host=self.rules.on_host.get(func, _NONE),
         )
         return info
 
-    def _where(self) -> tuple[str, bool]:
-        """Module path of the running op, and whether it comes after the output embedding.
+    def _where(self) -> _Place:
+        """Where the running op stands.
 
         In a forward it is the module being run. In a backward it is where the running autograd
         node was made, found by the node's sequence number.
         """
         paths = self.paths
         if self.current_phase == "forward":
-            here = (paths.current, paths.after_head)
-            self._sequence[torch._C._autograd._get_sequence_nr() - 1] = here
-            return here
+            return self._made((paths.current, paths.after_head, self._sources.running()))
         if self.current_phase != "backward":
             self._recomputing = False
-            return (paths.current, False)
+            return (paths.current, False, self._sources.running(optimizer=True))
         node = torch._C._current_autograd_node()
         key = _node_key(node)
         if key != self._node_key:
             self._node_key = key
             self._node_id += 1
-            self._node_path = self._origin_of(node, key)
+            self._node_place = self._origin_of(node, key)
         if paths.depth:
             # A module's forward inside a backward: checkpointing computes it again.
             if not self._recomputing:
                 self._recomputing = True
                 self.recomputes.append((len(self.trace.events), -1))
-            here = (paths.current, False)
-            self._sequence[torch._C._autograd._get_sequence_nr() - 1] = here
-            return here
+            return self._made((paths.current, False, self._sources.running()))
         self._end_recompute()
-        return self._node_path
+        return self._node_place
+
+    def _made(self, place: _Place) -> _Place:
+        """An op at `place` runs: the latest autograd node, if nothing ran since, is its own."""
+        self._sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, place)
+        return place
 
     def _end_recompute(self) -> None:
         if self._recomputing:
@@ -300,10 +343,10 @@ class StorageTracker(TorchDispatchMode):
             start, _ = self.recomputes[-1]
             self.recomputes[-1] = (start, len(self.trace.events))
 
-    def _origin_of(self, node: Any, key: int) -> tuple[str, bool]:
+    def _origin_of(self, node: Any, key: int) -> _Place:
         if key < 0:
-            return (self.paths.of_parameter(node.variable), False)
-        return self._sequence.get(key, ("", False))
+            return (self.paths.of_parameter(node.variable), False, "")
+        return self._sequence.get(key, _NOWHERE)
 
     def _allocate(
         self,
@@ -312,7 +355,7 @@ class StorageTracker(TorchDispatchMode):
         op: str,
         module: str,
         category: str,
-        after_head: bool = False,
+        place: _Place = _NOWHERE,
     ) -> None:
         nbytes = storage.nbytes()
         key = storage._cdata
@@ -320,13 +363,13 @@ class StorageTracker(TorchDispatchMode):
             self.trace.outside[self.outside] = self.trace.outside.get(self.outside, 0) + nbytes
             self._forget_later(storage, key, -1)
             return
-        if op == "aten.lift_fresh" and self.rules.host_scalars:
+        if self.rules.host and (op == "aten.lift_fresh" or _on_meta(tensor)):
             self._forget_later(storage, key, -1)
             return
         block = self._event(
-            nbytes, category, op, module, tuple(tensor.shape), _DTYPE_NAMES[tensor.dtype]
+            nbytes, category, op, module, tuple(tensor.shape), _DTYPE_NAMES[tensor.dtype], place[2]
         )
-        self.origins[block].after_head = after_head
+        self.origins[block].after_head = place[1]
         self._forget_later(storage, key, block)
 
     def _forget_later(self, storage: torch.UntypedStorage, key: int, block: int) -> None:
@@ -343,10 +386,13 @@ class StorageTracker(TorchDispatchMode):
         module: str,
         shape: tuple[int, ...],
         dtype: str,
+        source: str = "",
     ) -> int:
         trace = self.trace
         block = len(trace.blocks)
-        trace.blocks.append(Block(nbytes, category, op, module, shape, dtype, self.current_phase))
+        trace.blocks.append(
+            Block(nbytes, category, op, module, shape, dtype, self.current_phase, source)
+        )
         self.origins.append(
             Origin(
                 False,
@@ -368,6 +414,10 @@ class StorageTracker(TorchDispatchMode):
         if origin.node and origin.node == self._node_id and not origin.recompute:
             key = _node_key(torch._C._current_autograd_node())
             origin.freed_in_node = key == self._node_key
+
+
+def _on_meta(tensor: torch.Tensor) -> bool:
+    return isinstance(tensor, FakeTensor) and tensor.fake_device.type == "meta"
 
 
 def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from profiler.errors import StoreError, UsageError
 from profiler.files import replace_file
@@ -61,30 +60,11 @@ def render(
     """The page's HTML. Args and `UsageError` as in `build`."""
     if not records:
         raise UsageError("a report needs at least one record; there is none")
-    import jinja2
-    from markupsafe import Markup
-
     from profiler.report.cells import arrange
     from profiler.report.page import context
-    from profiler.report.text import breakable, clean
+    from profiler.report.templating import environment
 
-    def printable(value: Any) -> Any:
-        # Filters such as `join` return Markup of what was not cleaned.
-        if isinstance(value, Markup):
-            return Markup(clean(value))
-        return clean(value) if isinstance(value, str) else value
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("profiler.report"),
-        autoescape=True,
-        finalize=printable,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["breakable"] = breakable
-    page = environment.get_template("page.html")
+    page = environment("profiler.report").get_template("page.html")
     content = context(
         arrange(records), title=title, command=command, older=older, compare_with=baseline
     )

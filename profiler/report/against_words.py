@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from profiler.analysis.difference import phase_of_peak, within_spread
 from profiler.report import causes, units
 from profiler.report.baseline import Against, options, otherwise
 from profiler.report.cells import Cell, categories_of
@@ -168,15 +169,10 @@ def _memory(cell: Cell, base: Cell, name_of_base: str) -> str:
 
 def _moment(cell: Cell, base: Cell, name_of_base: str) -> str:
     """That the two peaks are reached in different phases, if they are."""
-    ours, theirs = _phase(cell), _phase(base)
+    ours, theirs = phase_of_peak(cell.memory), phase_of_peak(base.memory)
     if not ours or not theirs or ours == theirs:
         return ""
     return f" (its peak is in the {ours}, that of {name_of_base} in the {theirs})"
-
-
-def _phase(cell: Cell) -> str:
-    phases = cell.memory.phases
-    return max(phases, key=lambda name: phases[name]) if phases else ""
 
 
 def _trained(cell: Cell, base: Cell) -> str:
@@ -222,11 +218,7 @@ def _time(cell: Cell, base: Cell) -> str:
 
 
 def _alike(cell: Cell, base: Cell) -> bool:
-    """Whether two measured times differ less than the steps of one run do, on average."""
-    times = [time for time in (cell.record.time, base.record.time) if time]
-    spreads = [time.spread.values() for time in times if time.spread]
-    noise = sum(max(spread) - min(spread) for spread in spreads) / 2
-    return len(times) == 2 and 0 < abs(times[0].step - times[1].step) < noise
+    return within_spread(cell.record.time, base.record.time)
 
 
 def _more(change: int) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from profiler.analysis import difference
 from profiler.record import Memory, Record
 from profiler.report.text import clean
-from profiler.trace import CATEGORIES
 
 # In the order in which they tell two runs of one method apart best.
 _ENVIRONMENT = (
@@ -157,8 +157,7 @@ def distinct(values: Iterable[Key]) -> list[Key]:
 
 def categories_of(cells: Iterable[Cell]) -> list[str]:
     """The memory categories that any of the cells holds at its peak, in stacking order."""
-    held = {name for cell in cells for name, nbytes in cell.memory.at_peak.items() if nbytes}
-    return [name for name in CATEGORIES if name in held] + sorted(held - set(CATEGORIES))
+    return difference.categories_of(cell.memory.at_peak for cell in cells)
 
 
 def _shortened(cells: list[Cell]) -> list[Cell]:

@@ -20,13 +20,13 @@ def split(records: Sequence[Record], store: Store) -> tuple[list[Record], list[R
     newest: dict[str, Record] = {}
     for record in records:
         best = newest.get(record.id)
-        if best is None or _age(record, store) > _age(best, store):
+        if best is None or age(record, store) > age(best, store):
             newest[record.id] = record
     kept = {id(record) for record in newest.values()}
     return list(newest.values()), [record for record in records if id(record) not in kept]
 
 
-def _age(record: Record, store: Store) -> tuple[Any, ...]:
+def age(record: Record, store: Store) -> tuple[Any, ...]:
     """Greater for a newer record."""
     environment = record.environment
     fingerprint = str(environment.get("fingerprint", ""))

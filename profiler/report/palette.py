@@ -64,6 +64,14 @@ CATEGORY_LABELS: dict[str, str] = {
 #: Phases are told apart by lightness alone; the first three are a training step's.
 PHASE_COLOURS = ("#a9c4e4", "#5f86b8", "#2d5286", "#c8b98c", "#8f7c3f")
 
+#: Series of points, each with a marker of its own besides: light, dark.
+SERIES_COLOURS = (
+    ("#0060a8", "#6db7ff"),
+    ("#c25000", "#ffa25c"),
+    ("#00795a", "#4fd3ab"),
+    ("#9c3f86", "#f0a3dc"),
+)
+
 TEXT = Role("text", "#1b1f24", "#e6e9ee")
 MUTED = Role("muted", "#565e69", "#a3acb9")
 PAGE = Role("page", "#fdfdfe", "#13161b")
@@ -98,10 +106,17 @@ def phase_role(index: int) -> Role:
     return Role(f"phase-{index}", PHASE_COLOURS[index], PHASE_COLOURS[index])
 
 
+def series_role(index: int) -> Role:
+    """The colour of a series of points, by its place in the figure's legend."""
+    index %= len(SERIES_COLOURS)
+    return Role(f"series-{index}", *SERIES_COLOURS[index])
+
+
 def roles() -> list[Role]:
     """Every colour of the page."""
     phases = [phase_role(index) for index in range(len(PHASE_COLOURS))]
-    return [*ROLES, *(category_role(name) for name in CATEGORIES), *phases]
+    series = [series_role(index) for index in range(len(SERIES_COLOURS))]
+    return [*ROLES, *(category_role(name) for name in CATEGORIES), *phases, *series]
 
 
 def style_variables(theme: str) -> str:

@@ -220,6 +220,8 @@ def _flatten(parent: ET.Element) -> None:
 
 def _can_take(element: ET.Element, group: ET.Element) -> bool:
     """Whether an element can stand for the group that holds nothing else."""
+    if element.tag == _USE and "clip-path" in group.attrib:
+        return False  # it would clip where the element is put, not where the group is
     has_title = any(item.tag == _TITLE for item in element)
     return not has_title and not set(element.attrib) & set(group.attrib)
 

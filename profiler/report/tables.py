@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from profiler.analysis.module_paths import alike
 from profiler.record import Holder
 from profiler.report import units
 from profiler.report.cells import Cell, categories_of, distinct, grouped
@@ -230,22 +230,24 @@ def fit_matrix(cells: Sequence[Cell]) -> list[Table]:
 def holders(cell: Cell) -> Table:
     """What is alive at the peak of a cell, largest first; alike blocks of a stack of layers share
     a row, with the layer's number written as `*`."""
-    alike: dict[tuple[object, ...], list[Holder]] = {}
+    same: dict[tuple[object, ...], list[Holder]] = {}
     for holder in cell.memory.largest_at_peak:
         key = (
             holder.bytes,
             holder.category,
             holder.op,
-            _pattern(holder.module),
+            alike(holder.module),
             tuple(holder.shape),
             holder.dtype,
             holder.phase,
+            holder.source,
         )
-        alike.setdefault(key, []).append(holder)
+        same.setdefault(key, []).append(holder)
+    lines = any(holder.source for holder in cell.memory.largest_at_peak)  # earlier records: none
     rows = []
-    for group in sorted(alike.values(), key=_total, reverse=True):
+    for group in sorted(same.values(), key=_total, reverse=True):
         first = group[0]
-        module = first.module if len(group) == 1 else _pattern(first.module)
+        module = first.module if len(group) == 1 else alike(first.module)
         rows.append(
             [
                 Field(category_label(first.category)),
@@ -257,6 +259,7 @@ def holders(cell: Cell) -> Table:
                 Field(" × ".join(map(str, first.shape)) or "scalar"),
                 Field(first.dtype),
                 Field(first.phase),
+                *([Field(first.source or units.NONE, code=True)] if lines else []),
             ]
         )
     return Table(
@@ -271,6 +274,7 @@ def holders(cell: Cell) -> Table:
             Column("shape", number=False),
             Column("dtype", number=False),
             Column("phase", number=False),
+            *([Column("source line", number=False)] if lines else []),
         ],
         groups=[Rows("", rows)],
         source=cell.source,
@@ -383,10 +387,6 @@ def _fits(cell: Cell) -> Field:
         f"headroom {units.exact_bytes(fits.headroom)} of {units.exact_bytes(fits.capacity)}",
         "good" if fits.headroom >= 0 else "bad",
     )
-
-
-def _pattern(module: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module)
 
 
 def _total(holders: Sequence[Holder]) -> int:

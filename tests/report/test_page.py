@@ -128,6 +128,17 @@ def test_phases_and_holders_are_in_the_page(source: str, cells: list[Cell], html
         assert total == sum(holder.bytes for holder in cell.memory.largest_at_peak)
 
 
+def test_holders_name_their_lines_where_a_record_has_them(record: RecordFactory, html: Any) -> None:
+    plain, lined = record(), record("full")
+    lined.memory.largest_at_peak[0].source = "m.py:1"
+    caption = "Largest blocks at the peak: "
+    found = html(render([plain, lined], title="t"))
+    rows = found.table(f"{caption}full, opt-6.7b on rtx-4090").rows
+    assert {row[-1].text for row in rows} == {"m.py:1", "–"}
+    (row, *_) = found.table(f"{caption}lora:r=64, opt-6.7b on rtx-4090").rows
+    assert row[-1].text == "setup"
+
+
 def test_long_names_are_given_in_full_once(record: RecordFactory, html: Any) -> None:
     label = "lora:r=64,lora_alpha=16,lora_dropout=0.05,target_modules=q_proj+v_proj"
     long = record()

@@ -120,7 +120,7 @@ def test_hostile_names_run_nothing(browser: Browser, study: list[Record], tmp_pa
     data["approximations"] = [HOSTILE]
     data["error"] = HOSTILE
     for holder in data["memory"]["largest_at_peak"]:
-        holder |= {"module": HOSTILE, "op": HOSTILE, "category": HOSTILE}
+        holder |= {"module": HOSTILE, "op": HOSTILE, "category": HOSTILE, "source": HOSTILE}
     path = build([Record.from_dict(data)], tmp_path, title=HOSTILE, command=HOSTILE)
     browser.open(path, width=400)
     assert browser.evaluate("typeof window.hacked") == "undefined"
