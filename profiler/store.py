@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from profiler import trace_file
 from profiler.errors import StoreError
 from profiler.files import replace_file
 from profiler.record import Record
+from profiler.trace import Trace
 
 #: What an id or a fingerprint may look like: it becomes a file's name and never leaves the folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,119}")
@@ -40,6 +42,21 @@ class Store:
                 raise StoreError(f"{value!r} cannot be the {name} of a stored record")
         return self.records / f"{id}.{fingerprint}.json"
 
+    def trace_path(self, record: Record) -> Path:
+        """The file beside a record's that holds the trace of its run, if that was kept."""
+        return trace_file.beside(self.path(record.id, _fingerprint(record)))
+
+    def keep_trace(self, record: Record, trace: Trace) -> None:
+        """Write the trace of a record's run. One that cannot be written is not there: nor is an
+        earlier run's then, and who asked for it sees that."""
+        trace_file.keep(trace, self.trace_path(record))
+
+    def drop_trace(self, record: Record) -> None:
+        """Remove the trace of an earlier run, in whose record's place this one is."""
+        path = self.trace_path(record)
+        with _said(f"cannot remove {path}"):
+            path.unlink(missing_ok=True)
+
     def prepare(self) -> None:
         """Make the folder and see that it can be written, before hours of work rely on it."""
         with _said(f"cannot write in {self.records}"):
@@ -57,7 +74,7 @@ class Store:
 
     def put(self, record: Record) -> Path:
         """Write a record in place of the cell's earlier one."""
-        path = self.path(record.id, str(record.environment.get("fingerprint", "")))
+        path = self.path(record.id, _fingerprint(record))
         # A path typed with bytes that are no UTF-8 becomes a JSON escape.
         data = record.to_json().encode("utf-8", "backslashreplace")
         with _said(f"cannot write {path}"):
@@ -72,19 +89,33 @@ class Store:
                 Without it the first such file is an error.
         """
         with _said(f"no records in {self.folder}"):
-            names = sorted(name for name in os.listdir(self.records) if name.endswith(".json"))
-        records = []
-        for name in names:
-            try:
-                record = _read(self.records / name)
-            except StoreError as error:
-                if problems is None:
-                    raise
-                problems.append(str(error))
-                continue
-            if record is not None:  # else it was removed just now
-                records.append(record)
-        return records
+            return read_folder(self.records, problems)
+
+
+def read_folder(folder: Path, problems: list[str] | None = None) -> list[Record]:
+    """Every record that lies in a folder; as `Store.all`.
+
+    Raises:
+        OSError: the folder cannot be listed.
+        StoreError: a file cannot be read, and there are no `problems` to take its line.
+    """
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+    records = []
+    for name in names:
+        try:
+            record = _read(folder / name)
+        except StoreError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+            continue
+        if record is not None:  # else it was removed just now
+            records.append(record)
+    return records
+
+
+def _fingerprint(record: Record) -> str:
+    return str(record.environment.get("fingerprint", ""))
 
 
 def _read(path: Path) -> Record | None:

@@ -32,7 +32,9 @@ class Block:
 
     `nbytes` is what was asked for, before any allocator's rounding. `module` is the path of the
     module whose forward (or whose forward's backward) asked for it, "" for the model itself.
-    `category` is one of `CATEGORIES` and holds for the block's whole life.
+    `category` is one of `CATEGORIES` and holds for the block's whole life. `source` is the line
+    that asked for it, as "transformers/models/llama/modeling_llama.py:68", in a backward the line
+    of the forward; "" where none is known.
     """
 
     nbytes: int
@@ -42,6 +44,7 @@ class Block:
     shape: tuple[int, ...]
     dtype: str
     phase: str
+    source: str = ""
 
 
 @dataclass(slots=True)
@@ -49,7 +52,8 @@ class Op:
     """One dispatched operation that does work (views are left out).
 
     `nbytes` is what it reads and writes, `flops` counts a multiply-add as two, `recompute` says
-    that it repeats forward work inside the backward (checkpointing).
+    that it repeats forward work inside the backward (checkpointing), `event` how many events there
+    were when it ended.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Op:
     nbytes: int
     dtype: str
     recompute: bool
+    event: int = 0
 
 
 @dataclass(slots=True)
@@ -78,9 +83,10 @@ class Mark:
 class Trace:
     """Allocations, frees and operations of one run, in order.
 
-    `events` holds +(i + 1) for the allocation of `blocks[i]` and -(i + 1) for its free. Blocks
-    that are alive at the end have no free. `cuda` says that the bytes are a CUDA device's.
-    `outside` maps what the allocator does not hold (paged optimizer state) to bytes.
+    `events` holds +(i + 1) for the allocation of `blocks[i]`, -(i + 1) for its free, and 0 where
+    the allocator's cache is emptied. Blocks that are alive at the end have no free. `cuda` says
+    that the bytes are a CUDA device's. `outside` maps what the allocator does not hold (paged
+    optimizer state) to bytes.
     """
 
     cuda: bool

@@ -1,45 +1,50 @@
-"""Records as CSV: one row each, nested keys joined by dots."""
+"""Flat tables as CSV (RFC 4180, with plain line feeds), safe to open in a spreadsheet.
+
+A text that a spreadsheet would take for a formula, since it begins with `=`, `+`, `-`, `@`, a tab
+or a carriage return, gets an apostrophe in front (OWASP, "CSV Injection"). Numbers are left alone.
+"""
 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from profiler.export import flat
 from profiler.record import Record
 
-#: What has no place in a row: a table or a curve of its own for every record.
-_LEFT_OUT = frozenset(
-    ("memory.largest_at_peak", "memory.modules", "memory.timeline", "time.kernels")
-)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def render(records: Sequence[Record], table: str = "cells", columns: Sequence[str] = ()) -> str:
+    """A header and the table's rows; what a record lacks is an empty field.
+
+    Raises:
+        UsageError: a column that no row has.
+    """
+    rows = flat.rows(records, table, columns)
+    lines = _Lines()
+    writer = csv.writer(lines)
+    writer.writerow([_plain(name) for name in rows[0]])
+    writer.writerows([_plain(value) for value in row.values()] for row in rows)
+    return "".join(lines.written)
 
 
 def write(records: Sequence[Record], stream: TextIO) -> None:
-    """Write a header and a row for each record; a key that a record lacks is an empty field."""
-    rows = [row(record) for record in records]
-    columns = list(dict.fromkeys(key for one in rows for key in one))
-    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-    if columns:
-        writer.writeheader()
-    writer.writerows(rows)
+    """Write the table of cells."""
+    stream.write(render(records))
 
 
-def row(record: Record) -> dict[str, Any]:
-    """A record's scalars by dotted key. Lists and the method's config are JSON text."""
-    flat: dict[str, Any] = {}
-    _flatten(record.to_dict(), "", flat)
-    return flat
+class _Lines:
+    """Takes the rows, each with a line feed at its end. (Told to write those itself, `csv` would
+    leave a carriage return in a text unquoted.)"""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, line: str) -> None:
+        self.written.append(line.removesuffix("\r\n") + "\n")
 
 
-def _flatten(data: dict[str, Any], prefix: str, into: dict[str, Any]) -> None:
-    for key, value in data.items():
-        name = prefix + key
-        if name in _LEFT_OUT:
-            continue
-        if isinstance(value, dict) and name != "spec.method.config":
-            _flatten(value, name + ".", into)
-        elif isinstance(value, dict | list):
-            into[name] = json.dumps(value, ensure_ascii=False)
-        else:
-            into[name] = value
+def _plain(value: Any) -> Any:
+    return "'" + value if isinstance(value, str) and value.startswith(_FORMULA) else value
