@@ -1,18 +1,15 @@
-"""The rows of data/peft_metamathqa.csv, and each as a cell (data/README.md says what they are)."""
+"""The thirty published runs of peft's own comparison, and what is counted of the same here."""
 
 from __future__ import annotations
 
-import csv
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 from profiler.record import Params
 from profiler.resolve import resolve
 from profiler.spec import RunSpec
 from profiler.subject.subject import build
-
-DATA = Path(__file__).parent / "data"
+from profiler.validation import cases
 
 
 @dataclass(frozen=True)
@@ -23,40 +20,27 @@ class Row:
     trainable: int
     total: int
     file_bytes: int
-    optimizer: str
-    adapter_dtype: str
+    spec: RunSpec
 
     @functools.cache  # noqa: B019  # there are thirty
     def params(self) -> Params:
         """What is counted of the same, built on the meta device."""
-        config = DATA / "adapter_configs" / f"{self.name}.json"
-        return build(
-            resolve(
-                RunSpec(
-                    model="llama-3.2-3b",
-                    method=str(config) if config.exists() else "full",
-                    stack="script",
-                    optimizer=self.optimizer,
-                    adapter_dtype=self.adapter_dtype,
-                )
-            )
-        ).params
+        return build(resolve(self.spec)).params
 
 
 def rows() -> list[Row]:
     """All rows, in the order of the table."""
-    with (DATA / "peft_metamathqa.csv").open(newline="") as file:
-        return [
-            Row(
-                name=row["name"],
-                trainable=int(row["trainable_params"]),
-                total=int(row["total_params"]),
-                file_bytes=int(row["adapter_file_bytes"]),
-                optimizer=row["optimizer"],
-                adapter_dtype=row["adapter_dtype"],
-            )
-            for row in csv.DictReader(file)
-        ]
+    group = cases.group("peft-metamathqa")
+    return [
+        Row(
+            name=case.id,
+            trainable=int(case.row["trainable_params"]),
+            total=int(case.row["total_params"]),
+            file_bytes=int(case.row["adapter_file_bytes"]),
+            spec=group.spec_of(case, group.runs[0]),
+        )
+        for case in group.cases
+    ]
 
 
 def row(prefix: str) -> Row:

@@ -1,9 +1,6 @@
-"""The oldest supported libraries: transformers 4.48.1 and peft 0.13.2, against a measured run.
+"""The oldest supported libraries: transformers 4.48.1 and peft 0.13.2, against measured runs.
 
-github.com/foundation-model-stack/fms-acceleration at 876e2ed6fc4e,
-scripts/benchmarks/refs/a100_80gb.csv: Mistral-7B, one A100 80 GB, transformers.Trainer, packed
-sequences of 4096, flash-attention 2, reentrant checkpointing, adamw_torch; exact bytes of
-torch.cuda.max_memory_allocated and of what was resident after a step.
+Those of the group `a100-trainer` in `profiler/validation/cases`, which has their source.
 """
 
 from __future__ import annotations
@@ -19,10 +16,10 @@ from tiny import fitted, write
 
 from profiler.errors import UsageError
 from profiler.execute import run
-from profiler.record import Record
 from profiler.spec import RunSpec
 from profiler.subject import methods
 from profiler.subject.methods.peft_method import known_peft_types
+from profiler.validation import cases, compare
 
 OLDEST = Version(transformers.__version__) < Version("4.49")
 
@@ -33,31 +30,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.skipif(not OLDEST, reason="the published run had transformers 4.48.1")
-@pytest.mark.parametrize(
-    ("method", "peak", "resident"),
-    [
-        ("full", 72_434_837_504, 43_467_876_352),
-        (
-            "lora:r=16,lora_alpha=16,lora_dropout=0.1,target_modules=q_proj+k_proj+v_proj+o_proj",
-            26_704_571_904,
-            14_664_493_056,
-        ),
-    ],
-)
-def test_mistral_on_an_a100(method: str, peak: int, resident: int) -> None:
-    record = simulated(
-        model="mistral-7b",
-        model_override=("vocab_size=32003",),
-        method=method,
-        batch_size=4,
-        seq_len=4096,
-        device="a100-80gb",
-        attention="flash_attention_2",
-        checkpointing="reentrant",
-        optimizer="adamw",
-    )
-    assert record.memory.peak_allocated == pytest.approx(peak, rel=0.001)
-    assert record.memory.after_step_allocated == pytest.approx(resident, rel=0.001)
+@pytest.mark.parametrize("name", ["mistral-7b-full", "mistral-7b-lora-r16"])
+def test_mistral_on_an_a100(name: str) -> None:
+    group = cases.group("a100-trainer")
+    (run_of_it,) = group.runs
+    (entry,) = compare.entries(group, [group.case(name)], [run_of_it])
+    record = run(entry.spec)
+    assert record.status == "ok", record.error
+    figures = {figure.metric: figure for figure in compare.figures(entry, record)}
+    for metric in ("peak_allocated", "after_step_allocated"):
+        assert figures[metric].bound == 0.001
+        assert figures[metric].verdict == "within"
 
 
 FAMILIES = ("opt", "llama", "gpt2", "bloom")
@@ -131,9 +114,3 @@ def test_every_method_runs(models: dict[str, str], method: str, family: str) -> 
     else:
         assert record.status == "ok", record.error
         check_invariants(record)
-
-
-def simulated(**fields: object) -> Record:
-    record = run(RunSpec(**fields))  # type: ignore[arg-type]
-    assert record.status == "ok", record.error
-    return record
