@@ -6,10 +6,11 @@ OLDEST ?= .venv-oldest
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test benchmarks lint format typecheck compat reports clean
+.PHONY: help sweep validate test benchmarks lint format typecheck compat reports clean
 
 help:
 	@echo "make sweep      set up, run the default study, print where its page is"
+	@echo "make validate   set up, hold predictions against what others measured on GPUs"
 	@echo "make test       set up, run the tests"
 	@echo "make benchmarks what watching costs, as ratios within one run"
 	@echo "make lint       ruff: lint and format"
@@ -41,6 +42,9 @@ $(OLDEST)/.installed-compat: pyproject.toml constraints-oldest.txt
 sweep: $(VENV)/.installed-test
 	@$(BIN)/python -m profiler.sweep $(ARGS)
 
+validate: $(VENV)/.installed-test
+	@$(BIN)/python -m profiler.validate $(ARGS)
+
 test: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -n auto --ignore=tests/benchmarks $(ARGS)
 
@@ -62,9 +66,12 @@ compat: $(OLDEST)/.installed-compat
 	$(OLDEST)/bin/python -m pytest -n auto tests/compat $(ARGS)
 
 reports: $(VENV)/.installed-test
-	@for folder in reports/*/records; do \
-		[ -d "$$folder" ] || continue; \
-		$(BIN)/python -m profiler.report "$${folder%/records}" || exit; \
+	@for folder in reports/*; do \
+		if [ -f "$$folder/validation.json" ]; then \
+			$(BIN)/python -m profiler.validate --render --output "$$folder" || exit; \
+		elif [ -d "$$folder/records" ]; then \
+			$(BIN)/python -m profiler.report "$$folder" || exit; \
+		fi; \
 	done
 
 clean:

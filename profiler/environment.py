@@ -19,8 +19,10 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 #: Parts of the package that cannot change a figure, so that an edit there keeps the records valid.
 _AROUND = frozenset(
     (
-        *("executors", "experiments", "export", "integrations", "report"),
+        *("executors", "experiments", "export", "integrations", "report", "validation"),
         *(
+            "diff.py",
+            "diff_text.py",
             "files.py",
             "flags.py",
             "grid.py",
@@ -29,10 +31,12 @@ _AROUND = frozenset(
             "noise.py",
             "preflight.py",
             "runner.py",
+            "stdout.py",
             "store.py",
             "studies.py",
+            "trace_file.py",
         ),
-        *("sweep.py", "terminal.py"),
+        *("sweep.py", "terminal.py", "validate.py"),
     )
 )
 

@@ -6,10 +6,13 @@ A measured cell goes to a process of its own, a simulated one is run in this pro
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from profiler.analysis import flops, memory, roofline
+from profiler.analysis import again, flops, out_of_memory, roofline
 from profiler.analysis.alloc_conf import AllocConf
 from profiler.environment import environment
 from profiler.errors import UnsupportedError, UsageError
@@ -17,23 +20,44 @@ from profiler.hardware import devices
 from profiler.record import Fits, Record
 from profiler.resolve import Cell, resolve
 from profiler.spec import RunSpec
+from profiler.store import Store
+from profiler.trace import Trace
+
+if TYPE_CHECKING:
+    from profiler.bench.load import Load
+    from profiler.hardware.devices import Device
+    from profiler.subject.subject import Subject
 
 
-def run(spec: RunSpec, *, ignore_memory: bool = False, timeout: float | None = None) -> Record:
+def run(
+    spec: RunSpec,
+    *,
+    ignore_memory: bool = False,
+    timeout: float | None = None,
+    traces: Path | None = None,
+) -> Record:
     """Run one cell.
 
     Args:
         ignore_memory: Run a measured cell although it will not fit in memory.
         timeout: Seconds that a measured cell may take, None for any time.
+        traces: Folder of a store in which to keep the run's trace (`Store.trace_path`).
 
     Raises:
         UsageError: what the spec asks for does not exist (see `profiler.resolve`). Anything else
             that goes wrong is the record's `status` and `error`.
     """
-    return run_cell(resolve(spec), ignore_memory=ignore_memory, timeout=timeout)
+    cell = resolve(spec)
+    return run_cell(cell, ignore_memory=ignore_memory, timeout=timeout, traces=traces)
 
 
-def run_cell(cell: Cell, *, ignore_memory: bool = False, timeout: float | None = None) -> Record:
+def run_cell(
+    cell: Cell,
+    *,
+    ignore_memory: bool = False,
+    timeout: float | None = None,
+    traces: Path | None = None,
+) -> Record:
     """Run a resolved cell; as `run`."""
     measured = cell.spec.device in devices.MEASURED
     record = Record(
@@ -49,9 +73,9 @@ def run_cell(cell: Cell, *, ignore_memory: bool = False, timeout: float | None =
         if measured:
             from profiler.isolation import run_isolated
 
-            return run_isolated(cell, ignore_memory=ignore_memory, timeout=timeout)
+            return run_isolated(cell, ignore_memory=ignore_memory, timeout=timeout, traces=traces)
         with _settled():
-            _simulate(cell, record)
+            trace = _simulate(cell, record)
     except UsageError:
         raise
     except UnsupportedError as error:
@@ -59,46 +83,102 @@ def run_cell(cell: Cell, *, ignore_memory: bool = False, timeout: float | None =
     except Exception as error:
         text = " ".join(str(error).split())
         record.error = f"{type(error).__name__}: {text}"[:500]
+    else:
+        if traces is not None:
+            Store(traces).keep_trace(record, trace)
     return record
 
 
-def _simulate(cell: Cell, record: Record) -> None:
+def _simulate(cell: Cell, record: Record) -> Trace:
+    """Fill in the record of a cell; its trace."""
+    from profiler.bench.load import Load
     from profiler.bench.simulated import simulate
     from profiler.subject.subject import build
 
     spec = cell.spec
     device = None if spec.device == "sim:cpu" else devices.device(spec.device)
-    subject = build(cell)
+    load = None if device is None else Load.of(spec, device)
+    subject = build(cell, load=load)
     record.params = subject.params
-    trace = simulate(subject, spec, device)
-    capacity = device.usable_bytes if device is not None else None
-    level = memory.levels(trace, AllocConf.parse(spec.alloc_conf), capacity)
-    record.memory = memory.analyse(trace, level)
+    if cell.history is not None:
+        return _simulate_history(cell, record, subject, device, load)
+    trace = simulate(subject, spec, device, load)
+    level = again.levels(trace, cell.record_spec)
+    record.memory = again.analyse(trace, level, cell.record_spec)
     record.flops = flops.analyse(trace)
     record.approximations = list(trace.approximations)
+    record.status = "ok"
     if device is None:
-        record.status = "ok"
-        return
+        return trace
     tokens = spec.batch_size * spec.seq_len * spec.grad_accumulation
     record.time = roofline.predict(trace, device, tokens)
-    record.approximations.append(roofline.APPROXIMATION)
-    result = record.memory
-    assert result.peak_reserved is not None
-    result.outside_allocator["cuda_context"] = device.cuda_context_bytes
-    result.device_total = result.peak_reserved + device.cuda_context_bytes
-    record.fits = Fits(
-        capacity=device.memory_bytes, headroom=device.memory_bytes - result.device_total
+    needed = _fits(record, device)
+    if level.oom is not None:
+        conf = AllocConf.parse(spec.alloc_conf)
+        record.status = "oom"
+        record.error = out_of_memory.of_trace(trace, level, conf, device.usable_bytes, needed)
+    return trace
+
+
+def _simulate_history(
+    cell: Cell, record: Record, subject: Subject, device: Device | None, load: Load | None
+) -> Trace:
+    """Fill in the record of a run of many lengths; the trace of its peak's step.
+
+    FLOPs and time are of the mean step: those of all steps over their number.
+    """
+    from profiler.analysis import history as runs
+    from profiler.analysis import history_record
+    from profiler.bench.history import simulate_history
+
+    spec, history = cell.spec, cell.history
+    assert history is not None
+    run = simulate_history(subject, spec, device, load, history)
+    conf = AllocConf.parse(spec.alloc_conf)
+    capacity = None if device is None else device.usable_bytes
+    level = runs.levels(run.steps, conf, capacity)
+    record.memory, trace = history_record.analyse(
+        run.steps,
+        level,
+        history.batches,
+        run.before,
+        simulated=run.simulated,
+        shapes=run.shapes,
+    )
+    record.memory.outside_allocator |= run.trace.outside
+    trace.outside, trace.approximations = run.trace.outside, run.trace.approximations
+    record.approximations = list(run.trace.approximations)
+    times = Counter(run.steps.order)
+    steps = len(run.steps.order)
+    record.flops = history_record.mean_flops(
+        [(ops, times[index]) for index, ops in enumerate(run.ops)], steps
     )
     record.status = "ok"
+    if device is None:
+        return trace
+    parts = [
+        (roofline.predict_ops(ops, device, 0), times[index]) for index, ops in enumerate(run.ops)
+    ]
+    record.time = history_record.mean_time(parts, steps, history.tokens)
+    assert record.memory.peak_reserved is not None
+    record.memory.outside_allocator["cuda_context"] = device.cuda_context_bytes
+    record.memory.device_total = record.memory.peak_reserved + device.cuda_context_bytes
+    needed = _fits(record, device)
     if level.oom is not None:
-        block = trace.blocks[trace.events[level.oom.event] - 1]
         record.status = "oom"
-        record.error = (
-            f"out of memory in the {block.phase} at {block.op}"
-            f"{' in ' + block.module if block.module else ''}: {_gib(level.oom.requested)} more "
-            f"with {_gib(level.oom.allocated)} allocated of {_gib(level.oom.capacity)}; "
-            f"the step needs {_gib(result.device_total)} in all"
+        record.error = out_of_memory.of_history(
+            run.steps, level, history.batches, conf, device.usable_bytes, needed
         )
+    return trace
+
+
+def _fits(record: Record, device: Device) -> int:
+    """Say whether a GPU holds it; the bytes it needs of the device."""
+    needed = record.memory.device_total
+    assert needed is not None
+    record.approximations.append(roofline.APPROXIMATION)
+    record.fits = Fits(capacity=device.memory_bytes, headroom=device.memory_bytes - needed)
+    return needed
 
 
 @contextmanager
@@ -116,7 +196,3 @@ def _settled() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _gib(nbytes: int) -> str:
-    return f"{nbytes / 2**30:.2f} GiB"

@@ -31,6 +31,7 @@ class Request:
     filter: str | None
     retry_failed: bool
     overwrite: bool
+    keep_traces: bool
     ignore_memory: bool
     timeout: float
     workers: int
@@ -162,6 +163,7 @@ def _add_sweep_flags(group: Any) -> None:
         ("--dry-run", "list the cells, run none"),
         ("--retry-failed", "run stored cells again that have no result"),
         ("--overwrite", "run stored cells again"),
+        ("--keep-traces", "keep each run's trace beside its record, for profiler.export"),
         ("--ignore-memory", "run a measured cell although it will not fit in memory"),
         ("--quick", "the study's own small version"),
         ("--quiet", "no progress on stderr"),

@@ -75,8 +75,14 @@ def matching(expression: str, specs: Iterable[RunSpec]) -> list[RunSpec]:
     Raises:
         UsageError: the expression cannot be read.
     """
+    fits = filter_of(expression)
+    return [spec for spec in specs if fits(label(spec))]
+
+
+def filter_of(expression: str) -> Callable[[str], bool]:
+    """A filter as a test of labels; `matching` says what it may hold."""
     fits = _parse(expression)
-    return [spec for spec in specs if fits(label(spec).lower())]
+    return lambda text: fits(text.lower())
 
 
 def _product(fields: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

@@ -51,6 +51,7 @@ def run_isolated(
     *,
     ignore_memory: bool = False,
     timeout: float | None = None,
+    traces: Path | None = None,
     command: Sequence[str] = COMMAND,
 ) -> Record:
     """Measure a cell in a process of its own, if it fits in memory.
@@ -61,6 +62,7 @@ def run_isolated(
         ignore_memory: Start it although it will not fit. It is still stopped before the machine
             is out of memory.
         timeout: Seconds after which it is stopped, its start and imports included; None: never.
+        traces: Folder of a store in which to keep the run's trace.
         command: What runs it, without the answer's path.
 
     Returns:
@@ -78,7 +80,7 @@ def run_isolated(
             return without_result(cell, "refused", reason)
     with tempfile.TemporaryDirectory(prefix="profiler-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        ending = _run(cell, command, folder, timeout, memory)
+        ending = _run(cell, command, folder, timeout, memory, traces)
         return _record(cell, ending, folder / "answer.json")
 
 
@@ -100,19 +102,27 @@ def without_result(cell: Cell, status: Status, error: str, ending: Ending | None
 
 
 def _run(
-    cell: Cell, command: Sequence[str], folder: Path, timeout: float | None, memory: HostMemory
+    cell: Cell,
+    command: Sequence[str],
+    folder: Path,
+    timeout: float | None,
+    memory: HostMemory,
+    traces: Path | None,
 ) -> Ending:
     """Run the process to its end, or to ours."""
     asked, log = folder / "spec.json", folder / "log.txt"
     asked.write_text(cell.spec.to_json(), encoding="ascii")
     mark = (_MARK, secrets.token_hex(8))
+    arguments = [os.fspath(folder / "answer.json"), str(os.getpid())]
+    if traces is not None:
+        arguments.append(os.fspath(traces.absolute()))
     # The modules that this process finds, the other must find too.
     path = os.pathsep.join(os.path.abspath(one) for one in sys.path)  # noqa: PTH100
     kills = oom_kills()
     started = time.monotonic()
     with asked.open("rb") as stdin, log.open("wb") as stdout:
         process = subprocess.Popen(
-            [*command, os.fspath(folder / "answer.json"), str(os.getpid())],
+            [*command, *arguments],
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.STDOUT,

@@ -40,7 +40,7 @@ class Params(Part):
 
 
 class Holder(Part):
-    """One allocation alive at the peak."""
+    """One allocation alive at the peak. `source`: the line that asked for it, "" if unknown."""
 
     bytes: int
     category: str
@@ -49,6 +49,24 @@ class Holder(Part):
     shape: list[int]
     dtype: str
     phase: str
+    source: str = ""
+
+
+class Holders(Part):
+    """Alike allocations alive at the peak, together: `count` of them, `bytes` in all.
+
+    `module` has the numbers of a stack's layers written as `*`. The smallest groups of a category
+    are one: `op` is then "", `shape` and `dtype` are null.
+    """
+
+    category: str
+    op: str
+    module: str
+    source: str = ""
+    shape: list[int] | None = None
+    dtype: str | None = None
+    count: int
+    bytes: int
 
 
 class Timeline(Part):
@@ -64,11 +82,63 @@ class Timeline(Part):
     reserved: list[int] | None = None
 
 
+class LoadMemory(Part):
+    """Memory of a GPU while the model was loaded, quantised, prepared and adapted.
+
+    `after_*` is what was left when that was done, before the first step; `at_peak` sums to
+    `peak_allocated`, and what was freed again (16-bit weights that were being quantised, the block
+    that warms the allocator) is `temporaries`.
+    """
+
+    peak_allocated: int
+    peak_reserved: int
+    after_allocated: int
+    after_reserved: int
+    at_peak: dict[str, int] = Field(default_factory=dict)
+
+
+class HistorySeries(Part):
+    """Some of a run's steps, of each stretch the one that reserves most: their number (the first
+    is 1), their batch and its bytes. What is reserved is null on a CPU."""
+
+    step: list[int]
+    batch: list[int]
+    length: list[int]
+    peak_allocated: list[int]
+    after_step_allocated: list[int]
+    peak_reserved: list[int] | None = None
+    after_step_reserved: list[int] | None = None
+
+
+class History(Part):
+    """A run of steps of different lengths.
+
+    `peak_step` is the first step that reaches `peak_allocated`, `peak_batch` and `peak_length` its
+    samples and tokens, padding included; `reserved_max_step` the first that reaches
+    `peak_reserved`. The means are of what is reserved and allocated after each step, before the
+    cache is emptied.
+    """
+
+    steps: int
+    peak_step: int
+    peak_batch: int
+    peak_length: int
+    reserved_max_step: int | None = None
+    reserved_mean: float | None = None
+    after_step_mean: float
+    distinct_shapes: int
+    simulated_shapes: int
+    series: HistorySeries
+
+
 class Memory(Part):
-    """Memory of the measured steps. `phases`: peak in each; their maximum is `peak_allocated`."""
+    """Memory of the measured steps. `phases`: peak in each; their maximum is `peak_allocated`.
+    `holders`: all that is alive at the peak, alike blocks together.
+    """
 
     peak_allocated: int | None = None
     load_peak: int | None = None
+    load: LoadMemory | None = None
     after_step_allocated: int | None = None
     peak_reserved: int | None = None
     device_total: int | None = None
@@ -77,8 +147,10 @@ class Memory(Part):
     at_peak: dict[str, int] = Field(default_factory=dict)
     outside_allocator: dict[str, int] = Field(default_factory=dict)
     largest_at_peak: list[Holder] = Field(default_factory=list)
+    holders: list[Holders] = Field(default_factory=list)
     modules: dict[str, dict[str, int]] = Field(default_factory=dict)
     timeline: Timeline | None = None
+    history: History | None = None
 
 
 class Flops(Part):

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from profiler import grid
@@ -51,7 +52,13 @@ class Outcome:
     kept: bool = True
 
 
-def run_cell(spec: RunSpec, *, ignore_memory: bool = False, timeout: float | None = None) -> Record:
+def run_cell(
+    spec: RunSpec,
+    *,
+    ignore_memory: bool = False,
+    timeout: float | None = None,
+    traces: Path | None = None,
+) -> Record:
     """The job of one task, in whatever process it runs; the options as `profiler.execute.run`'s."""
     from profiler.execute import run
 
@@ -59,7 +66,7 @@ def run_cell(spec: RunSpec, *, ignore_memory: bool = False, timeout: float | Non
         import torch
 
         torch.set_num_threads(1)
-    return run(spec, ignore_memory=ignore_memory, timeout=timeout)
+    return run(spec, ignore_memory=ignore_memory, timeout=timeout, traces=traces)
 
 
 def plan(specs: Sequence[RunSpec]) -> list[Task]:
@@ -92,6 +99,7 @@ def run_tasks(
     workers: int = 1,
     overwrite: bool = False,
     retry_failed: bool = False,
+    keep_traces: bool = False,
     warn: Callable[[str], None] = lambda line: None,
     started: Callable[[Task], None] = lambda task: None,
     job: Job = run_cell,
@@ -107,22 +115,30 @@ def run_tasks(
         workers: Processes that run simulated cells; 1 runs them in this one.
         overwrite: Run also what is stored.
         retry_failed: Run what is stored without a result.
+        keep_traces: Run also what is stored without the trace of its run; `job` writes the traces.
         warn: Called with a line when a record cannot be read back or stored.
         started: Called with each task as it is given out.
         job: Runs one cell; a function at a module's top level.
     """
     pending = []
+    traceless = 0
     for task in tasks:
         record, problem = (None, "") if overwrite else stored(task, store)
         again = record is not None and (
             record.status == "refused" or (retry_failed and not record.answered)
         )
+        if keep_traces and record is not None and not again and not _has_trace(record, store):
+            traceless += 1
+            again = True
         if record is None or again:
             if problem:
                 warn(f"{problem}; the cell runs again")
             pending.append(task)
         else:
             yield Outcome(task, record, reused=True)
+    if traceless:
+        cells = "1 cell is" if traceless == 1 else f"{traceless} cells are"
+        warn(f"{cells} stored without a trace and will be run again to keep it")
     simulated = [task for task in pending if task.source == "simulated"]
     measured = [task for task in pending if task.source == "measured"]
     results = itertools.chain(
@@ -136,10 +152,22 @@ def run_tasks(
         kept = True
         try:
             store.put(result)
+            if not keep_traces or result.memory.peak_allocated is None:
+                store.drop_trace(result)
         except StoreError as error:
             warn(str(error))
             kept = False
+        if kept and keep_traces and not _has_trace(result, store):
+            warn(f"{store.trace_path(result)} could not be written")
+            kept = False
         yield Outcome(task, result, kept=kept)
+
+
+def _has_trace(record: Record, store: Store) -> bool:
+    """Whether a record's trace is kept; a run without a result has none to keep."""
+    if record.memory.peak_allocated is None:
+        return True
+    return store.trace_path(record).is_file()
 
 
 def stored(task: Task, store: Store) -> tuple[Record | None, str]:

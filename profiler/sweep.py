@@ -6,18 +6,16 @@ run, so that `--help` and wrong usage answer at once.
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from profiler import flags, grid, studies
+from profiler import flags, grid, stdout, studies
 from profiler.errors import ProfilerError, UsageError
 from profiler.lines import one_line
 from profiler.spec import RunSpec
@@ -31,15 +29,11 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1, 2 or 130."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if sys.stdout is None:  # closed by the caller
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):  # a path may hold bytes that are no text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    stdout.prepare()
     try:
         return _sweep(arguments)
     except SystemExit as done:  # --help, --version
-        _to_stdout(lambda: None)
+        stdout.to_stdout(lambda: None)
         return int(done.code or 0)
     except ProfilerError as error:
         _say(f"error: {error}")
@@ -75,17 +69,17 @@ def _sweep(arguments: Sequence[str]) -> int:
     tasks = runner.plan(specs)
     store = Store(output)
     if request.dry_run:
-        _to_stdout(lambda: _list(tasks, store, request.format))
+        stdout.to_stdout(lambda: _list(tasks, store, request.format))
         return 0
     store.prepare()
     outcomes = _run(tasks, store, request)
     records = [one.record for one in outcomes if one.record is not None]
     if records:
         varying = grid.varying([task.spec for task in tasks])
-        _to_stdout(lambda: _show(records, varying, request.format))
+        stdout.to_stdout(lambda: _show(records, varying, request.format))
         page = _report(records, output, title, arguments, baseline)
         if request.format == "table":
-            _to_stdout(lambda: print(f"report: {page}"))
+            stdout.to_stdout(lambda: print(f"report: {page}"))
         elif not request.quiet:
             _say(f"report: {page}")
     wrong = [one for one in outcomes if one.usage_error]
@@ -142,9 +136,15 @@ def _run(tasks: Sequence[Task], store: Store, request: flags.Request) -> list[Ou
             workers=request.workers,
             overwrite=request.overwrite,
             retry_failed=request.retry_failed,
+            keep_traces=request.keep_traces,
             warn=watch.warn,
             started=watch.started,
-            job=partial(run_cell, ignore_memory=request.ignore_memory, timeout=request.timeout),
+            job=partial(
+                run_cell,
+                ignore_memory=request.ignore_memory,
+                timeout=request.timeout,
+                traces=store.folder if request.keep_traces else None,
+            ),
         )
         with closing(outcomes):
             for outcome in outcomes:
@@ -165,7 +165,7 @@ def _show(records: Sequence[Record], varying: Sequence[str], format: str) -> Non
 
         heading = terminal.heading(records, varying)
         table = terminal.table(records, varying)
-        print(terminal.text(sys.stdout, heading, table), end="")
+        print(terminal.text(sys.stdout, heading, table, *terminal.runs(records)), end="")
 
 
 def _list(tasks: Sequence[Task], store: Store, format: str) -> None:
@@ -203,16 +203,6 @@ def _report(
         baseline = ""
     command = shlex.join(["python", "-m", "profiler.sweep", *arguments])
     return report.build(list(records), output, title=title, command=command, baseline=baseline)
-
-
-def _to_stdout(write: Callable[[], None]) -> None:
-    """Write and flush. A reader that went away (`| head`) is no error: it has what it wanted."""
-    try:
-        write()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at exit; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

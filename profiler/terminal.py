@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TextIO
 
@@ -19,6 +19,7 @@ from profiler.lines import one_line
 from profiler.record import Record
 from profiler.report import units
 from profiler.runner import Outcome, Task
+from profiler.spec import RunSpec
 
 _STYLES = {"ok": "green", "oom": "yellow", "unsupported": "dim"}
 
@@ -65,7 +66,7 @@ def table(records: Sequence[Record], varying: Sequence[str]) -> Table:
     The source has a column where records differ in it, else it stands in the `heading`. On a
     narrow terminal the methods' labels are broken, no figure is.
     """
-    shown = _plain_table()
+    shown = plain_table()
     for name in varying:
         shown.add_column(name.replace("_", " "), no_wrap=True)
     shown.add_column("method", overflow="fold", min_width=20)
@@ -104,9 +105,26 @@ def heading(records: Sequence[Record], varying: Sequence[str]) -> str:
     return ", ".join([*shared, memory, *([f"time {' and '.join(times)}"] if times else [])])
 
 
+def runs(records: Sequence[Record]) -> list[str]:
+    """A line for each run of many lengths: the step and the length of its peak, or its end."""
+    lines = []
+    for record in records:
+        history = record.memory.history
+        if history is None:
+            continue
+        where = f"step {history.peak_step} ({history.peak_batch} x {history.peak_length} tokens)"
+        text = f"{record.label}: of {history.steps} steps the peak is allocated at {where}"
+        if history.reserved_max_step is not None:
+            text += f", the most reserved at step {history.reserved_max_step}"
+        if record.status == "oom":
+            text = f"{record.label}: {record.error}"
+        lines.append(one_line(text))
+    return lines
+
+
 def cells(rows: Sequence[tuple[str, str, bool]]) -> Table:
     """The cells of a dry run: label, id, and whether there is a record of it."""
-    shown = _plain_table()
+    shown = plain_table()
     for name in ("cell", "id", "stored"):
         shown.add_column(name)
     for label, id, is_stored in rows:
@@ -114,7 +132,7 @@ def cells(rows: Sequence[tuple[str, str, bool]]) -> Table:
     return shown
 
 
-def _plain_table() -> Table:
+def plain_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
 
 
@@ -145,8 +163,17 @@ def _room(headroom: int) -> str:
 class Watch:
     """Progress on stderr: a bar on a terminal, a line for each finished cell elsewhere."""
 
-    def __init__(self, total: int, *, quiet: bool) -> None:
+    def __init__(
+        self,
+        total: int,
+        *,
+        quiet: bool,
+        command: str = "profiler.sweep",
+        label: Callable[[RunSpec], str] = grid.label,
+    ) -> None:
         self._total = total
+        self._command = command
+        self._label = label
         self._count = 0
         self._quiet = quiet
         self._console = console(sys.stderr)
@@ -182,11 +209,11 @@ class Watch:
 
     def started(self, task: Task) -> None:
         if self._bar is not None:
-            self._bar.update(self._row, description=one_line(grid.label(task.spec)))
+            self._bar.update(self._row, description=one_line(self._label(task.spec)))
 
     def ended(self, outcome: Outcome) -> None:
         self._count += 1
-        record, label = outcome.record, one_line(grid.label(outcome.task.spec))
+        record, label = outcome.record, one_line(self._label(outcome.task.spec))
         status = record.status if record is not None else "wrong usage"
         if self._bar is not None:
             self._bar.advance(self._row)
@@ -198,7 +225,7 @@ class Watch:
 
     def warn(self, text: str) -> None:
         """Shown also when quiet."""
-        self._line(f"profiler.sweep: warning: {one_line(text.strip())}")
+        self._line(f"{self._command}: warning: {one_line(text.strip())}")
 
     def _line(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)

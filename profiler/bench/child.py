@@ -1,8 +1,9 @@
-"""`python -m profiler.bench.child ANSWER PARENT`: measures one cell, for `profiler.isolation`.
+"""`python -m profiler.bench.child ANSWER PARENT [TRACES]`: measures one cell, for
+`profiler.isolation`.
 
 The cell's RunSpec is JSON on stdin. The answer, written at the path ANSWER in one piece, is the
 record, or `{"failure": ..., "error": ...}` where it gave none: a record's status, or "usage".
-PARENT is the process id of who started it.
+PARENT is the process id of who started it, TRACES the folder of a store that keeps the run's trace.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from profiler.endings import of_exception
@@ -26,12 +28,13 @@ from profiler.spec import RunSpec
 def main(measure: Callable[[RunSpec], Record] | None = None) -> int:
     """Answer what is asked on stdin. Returns the exit status."""
     answer, parent = Path(sys.argv[1]), int(sys.argv[2])
+    traces = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     die_with_parent(parent)
     _volunteer()
     spec = RunSpec.from_dict(json.load(sys.stdin))
     hush()
     try:
-        text = (measure or _measure)(spec).to_json()
+        text = (measure or partial(_measure, traces=traces))(spec).to_json()
     except UsageError as error:
         text = json.dumps({"failure": "usage", "error": str(error)})
     except Exception as error:
@@ -42,13 +45,13 @@ def main(measure: Callable[[RunSpec], Record] | None = None) -> int:
     return 0
 
 
-def _measure(spec: RunSpec) -> Record:
+def _measure(spec: RunSpec, *, traces: Path | None) -> Record:
     from profiler.resolve import resolve
 
     cell = resolve(spec)
     from profiler.bench.measured import measure
 
-    return measure(cell)
+    return measure(cell, traces=traces)
 
 
 def _volunteer() -> None:

@@ -35,6 +35,7 @@ from profiler.bench.tracker import Rules, StorageTracker
 from profiler.environment import environment
 from profiler.record import Record, Time
 from profiler.resolve import Cell
+from profiler.store import Store
 from profiler.subject import optimizers
 from profiler.subject.shadows import Shadows
 from profiler.subject.subject import Subject, build
@@ -42,8 +43,11 @@ from profiler.subject.workloads.train import TrainStep, Unwatched
 from profiler.trace import PHASES, Trace
 
 
-def measure(cell: Cell) -> Record:
+def measure(cell: Cell, *, traces: Path | None = None) -> Record:
     """Run a cell in this process, which should be its own.
+
+    Args:
+        traces: folder of a store that keeps the trace, written when all is measured.
 
     Raises:
         MemoryError, RuntimeError: as torch raises them; the caller makes a record of it.
@@ -78,6 +82,7 @@ def measure(cell: Cell) -> Record:
         record.approximations = list(optimizers.approximations(spec.optimizer, cuda=False))
     timer = _timer(device)
     with Sampler(_uuid()) if device == "cuda" else contextlib.nullcontext() as sampler:
+        assert spec.steps is not None
         for _ in range(spec.steps):
             step(timer)
             timer.finish()
@@ -101,6 +106,8 @@ def measure(cell: Cell) -> Record:
     for key, value in extra.items():
         setattr(record, key, value)
     record.status = "ok"
+    if traces is not None:
+        Store(traces).keep_trace(record, trace)
     return record
 
 
@@ -151,6 +158,7 @@ def track(
     register_maps(tracker, step.optimizer)
     probe = _Losses(tracker, step)
     with paths.watching(), tracker:
+        step.before()
         for number in range(2):
             tracker.step = number
             mark(number)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from profiler.bench import cpu, products, sparse
 from profiler.bench.categories import decide
 from profiler.bench.cuda import semantics as cuda
+from profiler.bench.load import Load
 from profiler.bench.modules import ModulePaths
 from profiler.bench.subject_trace import TraceProbe, batch_values, register, register_maps
 from profiler.bench.tracker import Rules, StorageTracker
@@ -24,12 +27,21 @@ from profiler.subject.workloads.train import TrainStep
 from profiler.trace import Trace
 
 
-def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
+def simulate(
+    subject: Subject,
+    spec: RunSpec,
+    device: Device | None,
+    load: Load | None = None,
+    *,
+    drive: Callable[[Feed], None] | None = None,
+) -> Trace:
     """Run a warm-up step and `spec.steps` further ones on fake tensors.
 
     Args:
         subject: a model of fake tensors.
         device: the GPU whose choices are made, None for this CPU.
+        load: what building the subject allocated, to go on from; None begins with what is left.
+        drive: runs other steps instead, each with a batch of its own.
     """
     trace = Trace(cuda=device is not None, source="simulated")
     assert spec.optimizer is not None
@@ -42,12 +54,17 @@ def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
         rules = Rules(replace={**cpu.REPLACE, **products.REPLACE, **sparse.REPLACE})
         if device is not None:
             rules = stack.enter_context(cuda.semantics(device, spec, trace))
+            cuda.leave_packed(model)
         else:
             stack.enter_context(fakes.int8_on_cpu())
         paths = ModulePaths(model)
         tracker = StorageTracker(trace, paths, rules, shadows)
+        if load is not None:
+            load.hand_over(tracker)
         register(tracker, subject)
-        batch = _inputs(subject, spec, mode, shadows)
+        if load is not None:
+            tracker.phase("setup")
+        batch = {} if drive is not None else _inputs(batch_values(subject, spec), mode, shadows)
         for name, tensor in batch.items():
             tracker.register(tensor, "inputs", "", name)
         step = TrainStep(subject, spec, batch, cuda=device is not None)
@@ -62,9 +79,14 @@ def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
         stack.enter_context(tracker)
         probe = TraceProbe(tracker, step)
         shadows.unknown = 0  # what was guessed while the method was built shapes nothing
-        for number in range(spec.steps + 1):
-            tracker.step = number
-            step(probe)
+        if drive is not None:
+            drive(Feed(tracker, step, probe, partial(_inputs, mode=mode, shadows=shadows)))
+        else:
+            assert spec.steps is not None
+            step.before()
+            for number in range(spec.steps + 1):
+                tracker.step = number
+                step(probe)
         tracker.close()
         if shadows.unknown:
             trace.approximations.append(
@@ -75,12 +97,54 @@ def simulate(subject: Subject, spec: RunSpec, device: Device | None) -> Trace:
     return trace
 
 
+class Feed:
+    """Runs steps that each have a batch of their own, as a data loader gives them.
+
+    A loop over a loader binds the new batch to the old one's name before anything is sent to the
+    device, so that the old batch is gone by then. `Trainer` takes the next batch from a loader that
+    has sent it to the device already (`Trainer.get_batch_samples`, `DataLoaderShard.__iter__` of
+    accelerate/data_loader.py): there both are alive for a moment.
+
+    Attributes:
+        tracker: what is known of the steps so far.
+    """
+
+    def __init__(
+        self,
+        tracker: StorageTracker,
+        step: TrainStep,
+        probe: TraceProbe,
+        send: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+    ) -> None:
+        self.tracker = tracker
+        self._step = step
+        self._probe = probe
+        self._send = send
+
+    def __call__(self, make: Callable[[], dict[str, torch.Tensor]]) -> None:
+        """Run the next step, the first of which is number 1, on a batch of the values that `make`
+        gives."""
+        self.tracker.step += 1
+        self.tracker.phase("forward")
+        if not self._step.loads_ahead:
+            self._step.batch.clear()
+        with _disable_current_modes():
+            batch = self._send(make())
+        for name, tensor in batch.items():
+            self.tracker.register(tensor, "inputs", "", name)
+        self._step.batch = batch
+        del batch
+        if self.tracker.step == 1:
+            self._step.before()
+        self._step(self._probe)
+
+
 def _inputs(
-    subject: Subject, spec: RunSpec, mode: FakeTensorMode, shadows: Shadows
+    values: dict[str, torch.Tensor], mode: FakeTensorMode, shadows: Shadows
 ) -> dict[str, torch.Tensor]:
-    """The batch as fakes whose values are known."""
+    """A batch as fakes whose values are known."""
     batch = {}
-    for name, value in batch_values(subject, spec).items():
+    for name, value in values.items():
         with mode:
             batch[name] = torch.empty(value.shape, dtype=value.dtype)
         shadows.attach(batch[name], value)
