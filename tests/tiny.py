@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "opt": {
@@ -43,6 +46,25 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vocab_size": 512,
     },
 }
+
+
+FAMILIES = ("opt", "llama", "gpt2", "bloom")
+
+
+def beside_families(values: Iterable[str]) -> list[Any]:
+    """Pairs of each value and each family, for `parametrize`.
+
+    Every run takes each value on Llama and on another family in turn; the others are marked
+    `whole_grid`.
+    """
+    others = [family for family in FAMILIES if family != "llama"]
+    pairs = []
+    for place, value in enumerate(values):
+        for family in FAMILIES:
+            usual = family in ("llama", others[place % len(others)])
+            marks = () if usual else (pytest.mark.whole_grid,)
+            pairs.append(pytest.param(value, family, marks=marks))
+    return pairs
 
 
 def write(folder: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiler.record import LoadMemory, Memory, Params, Record, Time
+from profiler.record import History, HistorySeries, LoadMemory, Memory, Params, Record, Time
 from profiler.validation import cases, compare
 from profiler.validation.result import CellInfo, Validation
 
@@ -44,6 +44,20 @@ def record_of(entry: compare.Entry, factor: float, *, time: float = 0.5) -> Reco
                 peak_reserved=2**30,
                 after_allocated=scaled("load.after_allocated"),
                 after_reserved=2**30,
+            ),
+            history=History(
+                steps=1,
+                peak_step=1,
+                peak_batch=4,
+                peak_length=697,
+                reserved_max_step=1,
+                reserved_mean=factor * wanted.get("history.reserved_mean", 2**30),
+                after_step_mean=factor * wanted.get("history.after_step_mean", 2**30),
+                distinct_shapes=1,
+                simulated_shapes=1,
+                series=HistorySeries(
+                    step=[1], batch=[4], length=[697], peak_allocated=[1], after_step_allocated=[1]
+                ),
             ),
         ),
         time=Time(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from agreement import assert_same_bytes, both
 from invariants import check_invariants
-from tiny import fitted, write
+from tiny import FAMILIES, beside_families, fitted, write
 
 from profiler.bench.measured import measure
 from profiler.record import Record
@@ -21,7 +21,6 @@ from profiler.spec import RunSpec
 from profiler.subject import methods, optimizers
 from profiler.subject import models as models_module
 
-FAMILIES = ("opt", "llama", "gpt2", "bloom")
 QUANTIZATIONS = ("none", "nf4", "nf4-dq", "fp4", "fp4-dq", "int8")
 
 
@@ -30,8 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return write(Path(tmp_path_factory.mktemp("models")))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize(("method", "family"), beside_families(methods.names()))
 def test_every_method(models: dict[str, str], method: str, family: str) -> None:
     measured, simulated = both(model=models[family], method=fitted(method))
     assert_same_bytes(measured, simulated)
@@ -54,8 +52,7 @@ def test_every_method_over_quantized_weights(
     assert_same_bytes(measured, simulated)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize(("quantization", "family"), beside_families(QUANTIZATIONS))
 @pytest.mark.parametrize("method", ["lora", "ia3", "p-tuning", "full"])
 def test_every_quantization(
     models: dict[str, str], method: str, quantization: str, family: str

@@ -87,7 +87,7 @@ def simulated(spec: RunSpec) -> Record:
 
 @seed(20261122)
 @settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     database=None,
     phases=[Phase.generate],  # a failing spec is small enough as it is

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from invariants import check_invariants
-from tiny import fitted, write
+from tiny import beside_families, fitted, write
 
 from profiler.errors import UsageError
 from profiler.execute import run
@@ -26,8 +26,6 @@ def simulated(model: str, **fields: object) -> Record:
     assert record.source == "simulated"
     return record
 
-
-FAMILIES = ("opt", "llama", "gpt2", "bloom")
 
 #: What is not there to simulate, by method and family ("" for each), and words of the reason.
 UNSUPPORTED = {
@@ -69,8 +67,7 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize(("method", "family"), beside_families(methods.names()))
 def test_every_method_sums_up(models: dict[str, str], method: str, family: str) -> None:
     spec = RunSpec(model=models[family], method=fitted(method), seq_len=32, device="a100-80gb")
     reason = UNSUPPORTED.get((method, family)) or UNSUPPORTED.get((method, ""))

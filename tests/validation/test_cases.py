@@ -41,7 +41,7 @@ def test_numbers_are_the_sources_in_base_units() -> None:
     """Spot checks, each read off its source."""
     lora = published("peft-metamathqa", "lora--llama-3.2-3B-rank32")
     assert lora["peak_reserved"] == 22_292_725_760
-    assert lora["after_step_allocated"] == 6_924_458_053
+    assert lora["history.after_step_mean"] == 6_924_458_053
     assert lora["params.trainable"] == 9_175_040
     assert lora["params.adapter_file_bytes"] == 36_715_216
     assert lora["time.step"] == 0.117038

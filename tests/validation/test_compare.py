@@ -73,11 +73,11 @@ def test_a_build_is_no_other_version() -> None:
 
 def test_a_constant_is_added_to_what_is_predicted() -> None:
     group = cases.group("peft-metamathqa")
-    mean = next(run for run in group.runs if run.name == "mean")
-    (one,) = compare.entries(group, group.cases[:1], [mean])
+    run = next(run for run in group.runs if run.name == "history")
+    (one,) = compare.entries(group, group.cases[:1], [run])
     record = record_of(one, 1.0)
-    figure = figures(one, record)["after_step_allocated"]
-    (constant,) = {m.constant for m in mean.measures if m.metric == "after_step_allocated"}
+    figure = figures(one, record)["history.after_step_mean"]
+    (constant,) = {m.constant for m in run.measures if m.constant}
     assert figure.constant == constant
     assert figure.predicted == figure.measured + constant
 
@@ -92,12 +92,22 @@ def test_what_has_no_result_fails_with_its_reason() -> None:
 
 
 def test_another_bound_leaves_what_is_exact_exact() -> None:
-    lora = compare.with_bound(entry("peft-metamathqa", "lora--llama-3.2-3B-rank32"), 0.5)
-    assert {one.metric: one.bound for one in lora.wanted} == {
+    case = "lora--llama-3.2-3B-rank32"
+    group = cases.group("peft-metamathqa")
+    bounds = {
+        one.metric: one.bound
+        for run in group.runs
+        for entry in compare.entries(group, [group.case(case)], [run])
+        for one in compare.with_bound(entry, 0.5).wanted
+    }
+    assert bounds == {
         "peak_reserved": 0.5,
+        "history.reserved_mean": 0.5,
+        "history.after_step_mean": 0.5,
         "params.total": 0.0,
         "params.trainable": 0.0,
         "params.adapter_file_bytes": 0.0,
+        "time.step": None,
     }
 
 
