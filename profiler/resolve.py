@@ -48,6 +48,7 @@ ID_DEFAULTS: dict[str, Any] = {
     "sdpa_backend": "auto",
     "alloc_conf": "",
     "device": "rtx-4090",
+    "base_evaluation": False,
     "steps": 1,
     "seed": 0,
     "workload": "train",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,12 +8,17 @@ import pytest
 
 from profiler.errors import NotBuiltError, UsageError
 from profiler.hardware import local_cuda
-from profiler.resolve import check, resolve
+from profiler.resolve import ID_DEFAULTS, check, resolve
 from profiler.spec import RunSpec
 
 
 def identity(**fields: object) -> str:
     return resolve(RunSpec(**{"model": "opt-125m", **fields})).id.rpartition("-")[2]  # type: ignore[arg-type]
+
+
+def test_a_field_added_later_changes_no_id() -> None:
+    """Only what is not at its fixed default is hashed, so each field has one."""
+    assert {item.name for item in dataclasses.fields(RunSpec)} == {"model", "method", *ID_DEFAULTS}
 
 
 def test_two_ways_to_say_the_same_run_are_one_cell() -> None:
