@@ -27,13 +27,21 @@ class Fakes:
         """A fake CPU tensor of the same size, stride and dtype."""
         storage = meta.untyped_storage()
         base = self._bases.get(storage._cdata)
+        whole = meta.is_contiguous() and meta.numel() * meta.element_size() == storage.nbytes()
+        if base is None and whole:  # nearly all are, and this is one op and not three
+            with self.mode, torch.no_grad():
+                base = torch.empty(meta.shape, dtype=meta.dtype, device="cpu")
+            self._bases[storage._cdata] = base
+            self._kept.append(meta)
+            return base
         if base is None:
             with self.mode:
                 base = torch.empty(storage.nbytes(), dtype=torch.uint8, device="cpu")
             self._bases[storage._cdata] = base
             self._kept.append(meta)  # keeps the key's address taken
         with self.mode, torch.no_grad():
-            flat = base.view(meta.dtype) if meta.dtype != torch.uint8 else base
+            flat = base.view(-1)
+            flat = flat.view(meta.dtype) if meta.dtype != base.dtype else flat
             return flat.as_strided(meta.size(), meta.stride(), meta.storage_offset())
 
     def parameter(self, meta: torch.nn.Parameter) -> torch.nn.Parameter:

@@ -17,6 +17,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
+_TO = torch.Tensor.to
+
 
 class _Storage(weakref.ref):  # type: ignore[type-arg]
     __slots__ = ("host", "key")
@@ -85,11 +87,14 @@ class Moves(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
+        if not kwargs:
+            if func is not _TO:  # nearly all
+                return func(*args)
+            kwargs = {}
         out = func(*args, **kwargs)
         if isinstance(kwargs.get("device"), torch.device):
             device = True
-        elif func is torch.Tensor.to:
+        elif func is _TO:
             device = any(isinstance(value, torch.device) for value in args[1:])
             for other in (*args[1:], kwargs.get("other")):
                 if isinstance(other, torch.Tensor):

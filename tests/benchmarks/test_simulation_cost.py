@@ -1,16 +1,18 @@
 """What watching costs: a simulated cell against the same two steps on bare fake tensors.
 
 Both run in turn in one process, and their CPU time is compared: it is one thread's work, and a busy
-neighbour stretches wall time. A neighbour on the same core's caches stretches CPU time too, by as
-much as the bound allows, and never shortens it: the least of each is what the work costs.
+neighbour stretches wall time. A neighbour on the same core's caches stretches CPU time too: each cell
+is held against the bare steps that ran just before it, and the median of these ratios is taken.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
 import pytest
+import torch
 
 from profiler.bench.cuda.semantics import semantics
 from profiler.bench.subject_trace import batch_values
@@ -50,6 +52,7 @@ def bare_steps() -> float:
 def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
     benchmark: Any, request: pytest.FixtureRequest
 ) -> None:
+    torch.set_num_threads(1)  # waiting threads would count as work
     run(SPEC)  # imports and caches are nobody's cost
     bare: list[float] = []
     whole: list[float] = []
@@ -58,7 +61,8 @@ def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
         start = time.process_time()
         assert run(SPEC).status == "ok"
         whole.append(time.process_time() - start)
-    ratio = min(whole) / min(bare)
+    ratio = statistics.median(one / other for one, other in zip(whole, bare, strict=True))
+    print(f"cell over bare steps: {ratio:.3f}, of the least {min(whole) / min(bare):.3f}")
     benchmark.extra_info["cell_over_bare_steps"] = ratio
     benchmark.pedantic(run, args=(SPEC,), rounds=1)
     assert ratio <= 1.5
