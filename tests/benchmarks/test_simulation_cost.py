@@ -1,8 +1,8 @@
 """What watching costs: a simulated cell against the same two steps on bare fake tensors.
 
 Both run in turn in one process, and their CPU time is compared: it is one thread's work, and a busy
-neighbour stretches wall time. A neighbour on the same core's caches stretches CPU time too: each cell
-is held against the bare steps that ran just before it, and the median of these ratios is taken.
+neighbour stretches wall time. A neighbour on the same core's caches stretches CPU time too: each
+cell is held against the bare steps just before it, and the median of these ratios is taken.
 """
 
 from __future__ import annotations
