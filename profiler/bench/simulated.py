@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from profiler.bench import cpu, products, sparse
 from profiler.bench.categories import decide
 from profiler.bench.cuda import semantics as cuda
+from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.bench.load import Load
 from profiler.bench.modules import ModulePaths
 from profiler.bench.subject_trace import TraceProbe, batch_values, register, register_maps
@@ -51,14 +52,14 @@ def simulate(
     model = subject.model
     torch.manual_seed(spec.seed)
     with ExitStack() as stack:
-        rules = Rules(replace={**cpu.REPLACE, **products.REPLACE, **sparse.REPLACE})
+        rules = Rules(replace={**cpu.REPLACE, **sparse.REPLACE}, check=products.CHECK)
         if device is not None:
             rules = stack.enter_context(cuda.semantics(device, spec, trace))
             cuda.leave_packed(model)
         else:
             stack.enter_context(fakes.int8_on_cpu())
         paths = ModulePaths(model)
-        tracker = StorageTracker(trace, paths, rules, shadows)
+        tracker = StorageTracker(trace, paths, rules, shadows, FakeDispatch(mode))
         if load is not None:
             load.hand_over(tracker)
         register(tracker, subject)

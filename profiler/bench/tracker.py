@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from profiler.bench import accumulation, packed_products
+from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.bench.modules import ModulePaths
 from profiler.bench.sources import Sources
 from profiler.subject.shadows import Shadows, asks
@@ -48,6 +49,7 @@ class Rules:
 
     Attributes:
         replace: another implementation of an op, `f(func, args, kwargs) -> out`.
+        check: raises what the device's kernel would, `f(func, args)`.
         inside: what a kernel allocates for itself while it runs, `f(args, kwargs) -> sizes`; the
             sizes live until the kernel returns.
         on_op: called before each op with its packet's name; yields (bytes, op) of allocations
@@ -58,6 +60,7 @@ class Rules:
     """
 
     replace: dict[Any, Callable[..., Any]] = field(default_factory=dict)
+    check: dict[Any, Callable[..., None]] = field(default_factory=dict)
     inside: dict[Any, Callable[..., list[int]]] = field(default_factory=dict)
     on_op: Callable[[str, str], list[tuple[int, str]]] | None = None
     host: bool = False
@@ -81,6 +84,7 @@ class _OpInfo:
     view: bool
     flops: Callable[..., int] | None
     replace: Callable[..., Any] | None
+    check: Callable[..., None] | None
     inside: Callable[..., list[int]] | None
     asks: bool
     on_host: frozenset[int]
@@ -103,7 +107,14 @@ class StorageTracker(TorchDispatchMode):
     each phase's start and `role` for storages whose purpose is known.
     """
 
-    def __init__(self, trace: Trace, paths: ModulePaths, rules: Rules, shadows: Shadows) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        paths: ModulePaths,
+        rules: Rules,
+        shadows: Shadows,
+        dispatch: FakeDispatch | None = None,
+    ) -> None:
         super().__init__()
         packed_products.register_flops()
         self.trace = trace
@@ -119,6 +130,7 @@ class StorageTracker(TorchDispatchMode):
         self._alone = accumulation.held_by_engine_alone()
         self._live: dict[int, _StorageRef | None] = {}
         self._infos: dict[Any, _OpInfo] = {}
+        self._dispatch: Callable[..., Any] = dispatch or _as_it_is
         self._sources = Sources()
         self._sequence: dict[int, _Place] = {}
         self._node_key = 0
@@ -207,7 +219,7 @@ class StorageTracker(TorchDispatchMode):
         if info is None:
             info = self._info(func)
         if info.view:
-            out = func(*args, **kwargs)
+            out = self._dispatch(func, args, kwargs)
             if func is aten.lift_fresh.default:  # a literal: the only real tensor there is
                 self.shadows.follow(func, args, kwargs, out)
             new = torch._C._autograd._get_sequence_nr() - 1 not in self._sequence
@@ -240,7 +252,9 @@ class StorageTracker(TorchDispatchMode):
         ):
             out = args[0].add_(args[1])
         else:
-            out = func(*args, **kwargs)
+            if info.check is not None:
+                info.check(func, args)
+            out = self._dispatch(func, args, kwargs)
         if answer is None:
             self.shadows.follow(func, args, kwargs, out)
 
@@ -299,6 +313,7 @@ class StorageTracker(TorchDispatchMode):
             view=bool(getattr(func, "is_view", False)),
             flops=flop_registry.get(packet),
             replace=self.rules.replace.get(func),
+            check=self.rules.check.get(func),
             inside=self.rules.inside.get(func),
             asks=asks(func),
             on_host=self.rules.on_host.get(func, _NONE),
@@ -414,6 +429,10 @@ class StorageTracker(TorchDispatchMode):
         if origin.node and origin.node == self._node_id and not origin.recompute:
             key = _node_key(torch._C._current_autograd_node())
             origin.freed_in_node = key == self._node_key
+
+
+def _as_it_is(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return func(*args, **kwargs)
 
 
 def _on_meta(tensor: torch.Tensor) -> bool:

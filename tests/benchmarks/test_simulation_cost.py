@@ -1,4 +1,6 @@
-"""What watching costs: a simulated cell against the same two steps on bare fake tensors.
+"""What a simulated cell costs, against its two steps alone on `FakeTensorMode` as it comes.
+
+The cell builds the model, watches the steps and analyses them; the bare steps do none of that.
 
 Both run in turn in one process, and their CPU time is compared: it is one thread's work, and a busy
 neighbour stretches wall time. A neighbour on the same core's caches stretches CPU time too: each
@@ -49,7 +51,7 @@ def bare_steps() -> float:
             return time.process_time() - start
 
 
-def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
+def test_a_whole_cell_costs_less_than_its_bare_steps(
     benchmark: Any, request: pytest.FixtureRequest
 ) -> None:
     torch.set_num_threads(1)  # waiting threads would count as work
@@ -65,4 +67,4 @@ def test_a_cell_costs_at_most_half_more_than_its_bare_steps(
     print(f"cell over bare steps: {ratio:.3f}, of the least {min(whole) / min(bare):.3f}")
     benchmark.extra_info["cell_over_bare_steps"] = ratio
     benchmark.pedantic(run, args=(SPEC,), rounds=1)
-    assert ratio <= 1.5
+    assert ratio <= 1.0

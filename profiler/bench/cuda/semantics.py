@@ -40,7 +40,8 @@ def semantics(device: Device, spec: RunSpec, trace: Trace) -> Iterator[Rules]:
         if spec.autocast != "none":
             stack.enter_context(autocast.installed())
         yield Rules(
-            replace={**REPLACE, **products.REPLACE, **sparse.REPLACE, **bitsandbytes.replace()},
+            replace={**REPLACE, **sparse.REPLACE, **bitsandbytes.replace()},
+            check=products.CHECK,
             inside={**temporaries.inside(device), **bitsandbytes.inside(device)},
             on_op=noting(trace, on_op(capability)),
             host=True,
