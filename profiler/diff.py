@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import profiler
-from profiler import stdout
-from profiler.errors import ProfilerError, StoreError, UsageError
-from profiler.lines import one_line
+from profiler import command, stdout
+from profiler.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from profiler.record import Record
@@ -36,16 +33,12 @@ class Side:
     records: list[Record]
 
 
-class _Parser(argparse.ArgumentParser):
-    """A wrong flag is one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message.removeprefix("argument "))
+_COMMAND = command.Command("diff")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    result = _Parser(
+    result = command.Parser(
         prog="profiler.diff",
         usage="python -m profiler.diff A B [flags], or python -m profiler.diff DIR [flags]",
         description="Say which categories, modules and ops make two records differ. A and B are "
@@ -85,20 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1, 2 or 130."""
-    stdout.prepare()
-    try:
-        return _diff(sys.argv[1:] if arguments is None else arguments)
-    except SystemExit as done:  # --help, --version
-        stdout.to_stdout(lambda: None)
-        return int(done.code or 0)
-    except ProfilerError as error:
-        _say(f"error: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        _say(f"error: {error}")
-        return 1
+    return _COMMAND.run(_diff, arguments)
 
 
 def _diff(arguments: Sequence[str]) -> int:
@@ -144,7 +124,7 @@ def _diff(arguments: Sequence[str]) -> int:
         shown = diff_text.text(diff_text.report(comparison, options.top), sys.stdout)
     stdout.to_stdout(lambda: print(shown, end=""))
     for line in unreadable:
-        _say(f"left out: {line}")
+        _COMMAND.say(f"left out: {line}")
     return 1 if failures or unreadable else 0
 
 
@@ -209,7 +189,7 @@ def _newest(records: list[Record], path: Path) -> list[Record]:
 
     kept, older = newest.split(records, Store(_study(path)))
     if older:
-        _say(
+        _COMMAND.say(
             f"{path}: {len(older)} older record{'s' if len(older) > 1 else ''} of the same cells "
             "left out; one DIR alone compares its environments"
         )
@@ -293,20 +273,5 @@ def _held(records: Sequence[Record]) -> str:
     return "held: " + ", ".join(shown) + (", ..." if len(found) > 6 else "")
 
 
-def _say(text: str) -> None:
-    """One line on stderr, whatever the text holds."""
-    print(f"profiler.diff: {one_line(text.strip())}", file=sys.stderr)
-
-
-class _Interrupted(KeyboardInterrupt):
-    """Ctrl-C; see `profiler.sweep`: a plain one may end Python by the signal itself."""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise _Interrupted
-
-
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
-    sys.exit(main())
+    command.start(main)

@@ -9,10 +9,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import profiler
 from profiler import studies
+from profiler.command import Parser
 from profiler.errors import UsageError, unknown
 from profiler.spec import RunSpec
 
@@ -70,11 +71,6 @@ def parse(arguments: Sequence[str]) -> Request:
     return Request(fields=fields, **values)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message.removeprefix("argument "))
-
-
 class _Once(argparse.Action):
     """Stores a value; a second one is an error, not a silent last word."""
 
@@ -90,8 +86,8 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="profiler.sweep",
         usage="python -m profiler.sweep [STUDY] [flags]",
         description="Profile a study's cells, or the grid that the flags span. "

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from profiler import flags, grid, stdout, studies
-from profiler.errors import ProfilerError, UsageError
-from profiler.lines import one_line
+from profiler import command, flags, grid, stdout, studies
+from profiler.errors import UsageError
 from profiler.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -25,25 +22,12 @@ if TYPE_CHECKING:
     from profiler.runner import Outcome, Task
     from profiler.store import Store
 
+_COMMAND = command.Command("sweep", interrupted="interrupted; the cells that were done are kept")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1, 2 or 130."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    stdout.prepare()
-    try:
-        return _sweep(arguments)
-    except SystemExit as done:  # --help, --version
-        stdout.to_stdout(lambda: None)
-        return int(done.code or 0)
-    except ProfilerError as error:
-        _say(f"error: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted; the cells that were done are kept")
-        return 130
-    except OSError as error:
-        _say(f"error: {error}")
-        return 1
+    return _COMMAND.run(_sweep, arguments)
 
 
 def _sweep(arguments: Sequence[str]) -> int:
@@ -81,7 +65,7 @@ def _sweep(arguments: Sequence[str]) -> int:
         if request.format == "table":
             stdout.to_stdout(lambda: print(f"report: {page}"))
         elif not request.quiet:
-            _say(f"report: {page}")
+            _COMMAND.say(f"report: {page}")
     wrong = [one for one in outcomes if one.usage_error]
     if wrong:
         more = f", and {len(wrong) - 1} more cells" if len(wrong) > 1 else ""
@@ -205,21 +189,5 @@ def _report(
     return report.build(list(records), output, title=title, command=command, baseline=baseline)
 
 
-def _say(text: str) -> None:
-    """One line on stderr, whatever the text holds."""
-    print(f"profiler.sweep: {one_line(text.strip())}", file=sys.stderr)
-
-
-class _Interrupted(KeyboardInterrupt):
-    """Ctrl-C. A plain KeyboardInterrupt that passes through code which C has called (an import
-    inside numpy, say) makes Python end by the signal whatever exit status is asked for."""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise _Interrupted
-
-
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
-    sys.exit(main())
+    command.start(main)

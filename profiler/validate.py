@@ -8,16 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import profiler
-from profiler import stdout
-from profiler.errors import ProfilerError, UsageError, unknown
+from profiler import command, stdout
+from profiler.errors import UsageError, unknown
 from profiler.lines import one_line
 
 if TYPE_CHECKING:
@@ -27,16 +25,12 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", "markdown")
 
 
-class _Parser(argparse.ArgumentParser):
-    """A wrong flag is one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message.removeprefix("argument "))
+_COMMAND = command.Command("validate", interrupted="interrupted; the cells that were done are kept")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    result = _Parser(
+    result = command.Parser(
         prog="profiler.validate",
         usage="python -m profiler.validate [CASES...] [flags]",
         description="Simulate what others measured on real GPUs, and show predicted, measured and "
@@ -92,22 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1, 2 or 130."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    stdout.prepare()
-    try:
-        return _validate(arguments)
-    except SystemExit as done:  # --help, --version
-        stdout.to_stdout(lambda: None)
-        return int(done.code or 0)
-    except ProfilerError as error:
-        _say(f"error: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted; the cells that were done are kept")
-        return 130
-    except OSError as error:
-        _say(f"error: {error}")
-        return 1
+    return _COMMAND.run(_validate, arguments)
 
 
 def _validate(arguments: Sequence[str]) -> int:
@@ -147,9 +126,9 @@ def _validate(arguments: Sequence[str]) -> int:
     if options.format == "table":
         stdout.to_stdout(lambda: print(f"page: {path}"))
     elif not options.quiet:
-        _say(f"page: {path}")
+        _COMMAND.say(f"page: {path}")
     for line in listing.wrong(validation.figures):
-        _say(f"not within its bound: {line}")
+        _COMMAND.say(f"not within its bound: {line}")
     return 0 if validation.passed else 1
 
 
@@ -267,20 +246,5 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _say(text: str) -> None:
-    """One line on stderr, whatever the text holds."""
-    print(f"profiler.validate: {one_line(text.strip())}", file=sys.stderr)
-
-
-class _Interrupted(KeyboardInterrupt):
-    """Ctrl-C; see `profiler.sweep`: a plain one may end Python by the signal itself."""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise _Interrupted
-
-
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
-    sys.exit(main())
+    command.start(main)

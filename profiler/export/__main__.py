@@ -10,17 +10,15 @@ import argparse
 import gzip
 import importlib
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from profiler import stdout
-from profiler.errors import ProfilerError, StoreError, UsageError, unknown
+from profiler import command, stdout
+from profiler.errors import StoreError, UsageError, unknown
 from profiler.export.formats import FLAT, FORMATS, PRINTED, Format
 from profiler.files import replace_file
-from profiler.lines import one_line
 
 if TYPE_CHECKING:
     from profiler.record import Record
@@ -47,17 +45,13 @@ def _path(text: str) -> Target:
     return Target(path, folder=path.is_dir() or text.endswith(("/", os.sep)))
 
 
-class _Parser(argparse.ArgumentParser):
-    """A wrong flag is one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message.removeprefix("argument "))
+_COMMAND = command.Command("export")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     formats = "; ".join(f"{name}: {format.help}" for name, format in FORMATS.items())
-    result = _Parser(
+    result = command.Parser(
         prog="profiler.export",
         usage="python -m profiler.export PATH... --to FORMAT [flags]",
         description="Write stored records, or the traces that sweep --keep-traces keeps beside "
@@ -246,22 +240,15 @@ def _put(content: str | bytes, path: Path | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0; 1 if something was left out; an error's exit code, its line on stderr."""
-    stdout.prepare()
-    try:
-        left_out = run(sys.argv[1:] if arguments is None else arguments)
-    except ProfilerError as error:
-        _say(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return _COMMAND.run(_main, arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    left_out = run(arguments)
     for line in left_out:
-        _say(f"left out: {line}")
+        _COMMAND.say(f"left out: {line}")
     return 1 if left_out else 0
 
 
-def _say(message: str) -> None:
-    print(f"profiler.export: {one_line(message)}", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    command.start(main)

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from profiler.errors import ProfilerError, UsageError
-from profiler.lines import one_line
+from profiler import command, stdout
+from profiler.errors import UsageError
 
 if TYPE_CHECKING:
     from profiler.record import Record
 
 
-class _Parser(argparse.ArgumentParser):
-    """A wrong flag is one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+_COMMAND = command.Command("report")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    result = _Parser(
+    result = command.Parser(
         prog="python -m profiler.report",
         description="Write index.html from the records of a study (DIR/records/*.json) "
         "and print its path.",
@@ -88,22 +83,16 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0; 1 if records were left out; an error's exit code, its line on stderr."""
-    try:
-        path, unreadable = run(sys.argv[1:] if arguments is None else arguments)
-    except ProfilerError as error:
-        _say(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    print(path)
+    return _COMMAND.run(_main, arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    path, unreadable = run(arguments)
+    stdout.to_stdout(lambda: print(path))
     for line in unreadable:
-        _say(f"left out: {line}")
+        _COMMAND.say(f"left out: {line}")
     return 1 if unreadable else 0
 
 
-def _say(message: str) -> None:
-    print(f"profiler.report: {one_line(message)}", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    command.start(main)
