@@ -86,7 +86,7 @@ class FakeDispatch:
         plain = self._plain.get(func)
         if plain is None:
             plain = self._plain[func] = not self._symbolic and _is_plain(func)
-        if not plain:
+        if not plain or torch.is_inference_mode_enabled():  # such tensors are of another kind
             return func(*args, **kwargs)
         try:
             key = _key(func, args, kwargs)

@@ -21,6 +21,7 @@ from profiler.report import (
     pair_figure,
     palette,
     published,
+    runs,
     svg,
     tables,
     thinning,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 EMBED_LIMIT = 2_000_000
 #: A cell with more than this many times the median would leave no room for the others.
 OUTLIER = 5
+#: Runs of many lengths that are drawn.
+RUNS = 12
 #: More names than this are counted, not listed.
 NAMES = 12
 #: What tells one environment from another, beside its fingerprint.
@@ -61,6 +64,7 @@ class Section:
 SECTIONS = (
     Section("summary", "Answer", "The answer"),
     Section("memory", "Memory", "What fills the memory"),
+    Section("runs", "Over the run", "Memory over the run", needs="run_tables"),
     Section("beside", "Measured", "Measured beside simulated", needs="pairs"),
     Section("methods", "Methods", "Method by method"),
     Section("against", "Against a baseline", "Against a baseline", needs="against"),
@@ -146,6 +150,8 @@ def context(
         "beside_base": beside_base(cells),
         "breakdown_tables": tables.breakdown(cells),
         "outside": outside_allocator(cells),
+        "run_figures": run_figures(cells),
+        "run_tables": runs.table(cells),
         "full_names": full_names(cells),
         "methods": tables.methods(cells),
         "against": against.tables(comparisons),
@@ -318,6 +324,31 @@ def durations(cells: Sequence[Cell]) -> list[FigureGroup]:
             )
         )
     return result
+
+
+def run_figures(cells: Sequence[Cell]) -> list[FigureGroup]:
+    """Memory over the steps of each run of many lengths, one group per model and source."""
+    found = [cell for cell in cells if cell.memory.history is not None]
+    shown = found[:RUNS]
+    unsaid = (f"{RUNS} of {len(found)} runs are drawn; all are in the table.",)
+    return [
+        FigureGroup(
+            caption=f"{drawn[0].model}: memory over the steps",
+            sources=(drawn[0].source,),
+            legend=runs.legend(drawn),
+            panels=[
+                _panel(
+                    runs.over_steps(cell),
+                    f"runs-{index}-{number}",
+                    [cell],
+                    f"{cell.short} on {cell.device}",
+                )
+                for number, cell in enumerate(drawn)
+            ],
+            remarks=unsaid if len(shown) < len(found) else (),
+        )
+        for index, drawn in enumerate(_by_model(shown))
+    ]
 
 
 def pair_figures(pairs: Sequence[Pair]) -> list[FigureGroup]:

@@ -138,6 +138,16 @@ def test_an_op_whose_result_is_a_matter_of_values_is_left_to_the_mode() -> None:
     assert other.constant.item() == 6.0
 
 
+def test_tensors_made_for_inference_are_told_apart() -> None:
+    side = Side(remembers=True)
+    with side.mode:
+        args = (side.tensor(4), side.tensor(4))
+        for _ in range(2):
+            assert not side.run(aten.mul.Tensor, args, {}).is_inference()
+            with torch.inference_mode():
+                assert side.run(aten.mul.Tensor, args, {}).is_inference()
+
+
 def test_what_is_made_is_its_callers_alone() -> None:
     side = Side(remembers=True)
     with side.mode:
