@@ -69,6 +69,8 @@ reports: $(VENV)/.installed-test
 	@for folder in reports/*; do \
 		if [ -f "$$folder/validation.json" ]; then \
 			$(BIN)/python -m profiler.validate --render --output "$$folder" || exit; \
+		elif [ -f "$$folder/kernels.json" ]; then \
+			$(BIN)/python -m experiments.kernels --render --output "$$folder" || exit; \
 		elif [ -d "$$folder/records" ]; then \
 			$(BIN)/python -m profiler.report "$$folder" || exit; \
 		fi; \

@@ -28,7 +28,7 @@ class Command:
     """A command of the package.
 
     Args:
-        name: the module's, as in `python -m profiler.NAME`.
+        name: the module's, as in `python -m NAME`.
         interrupted: what is said after Ctrl-C, nothing if empty.
     """
 
@@ -38,7 +38,7 @@ class Command:
 
     def say(self, text: str) -> None:
         """One line on stderr, whatever the text holds."""
-        print(f"profiler.{self.name}: {one_line(text.strip())}", file=sys.stderr)
+        print(f"{self.name}: {one_line(text.strip())}", file=sys.stderr)
 
     def run(self, work: Callable[[Sequence[str]], int], arguments: Sequence[str] | None) -> int:
         """Do the work and return the exit status: its own, an error's (1, or 2 for wrong usage), or

@@ -33,7 +33,7 @@ class Side:
     records: list[Record]
 
 
-_COMMAND = command.Command("diff")
+_COMMAND = command.Command("profiler.diff")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from profiler.runner import Outcome, Task
     from profiler.store import Store
 
-_COMMAND = command.Command("sweep", interrupted="interrupted; the cells that were done are kept")
+_COMMAND = command.Command(
+    "profiler.sweep", interrupted="interrupted; the cells that were done are kept"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", "markdown")
 
 
-_COMMAND = command.Command("validate", interrupted="interrupted; the cells that were done are kept")
+_COMMAND = command.Command(
+    "profiler.validate", interrupted="interrupted; the cells that were done are kept"
+)
 
 
 def parser() -> argparse.ArgumentParser:

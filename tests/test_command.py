@@ -33,7 +33,7 @@ def test_what_ends_the_work_is_one_line_and_a_status(
     def work(arguments: Sequence[str]) -> int:
         raise error
 
-    assert Command("try", interrupted="stopped").run(work, []) == status
+    assert Command("profiler.try", interrupted="stopped").run(work, []) == status
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -45,7 +45,7 @@ def test_a_defect_is_not_hidden() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Command("try").run(work, [])
+        Command("profiler.try").run(work, [])
 
 
 def test_a_wrong_flag_is_a_usage_error() -> None:
@@ -76,7 +76,7 @@ from profiler.command import Command, start
 def work(arguments):
     stdout.to_stdout(lambda: print("data"))
     return 0
-start(lambda: Command("try").run(work, []))
+start(lambda: Command("profiler.try").run(work, []))
 """
     run = [sys.executable, "-c", code]
     with FULL.open("w") as full:

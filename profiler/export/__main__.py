@@ -45,7 +45,7 @@ def _path(text: str) -> Target:
     return Target(path, folder=path.is_dir() or text.endswith(("/", os.sep)))
 
 
-_COMMAND = command.Command("export")
+_COMMAND = command.Command("profiler.export")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from profiler.record import Record
 
 
-_COMMAND = command.Command("report")
+_COMMAND = command.Command("profiler.report")
 
 
 def parser() -> argparse.ArgumentParser:
