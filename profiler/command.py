@@ -6,6 +6,7 @@ Data goes to stdout; what is said of it is one line at a time on stderr, after t
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -64,6 +65,13 @@ class Command:
         except OSError as error:
             self.say(f"error: {error}")
             return 1
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class _Interrupted(KeyboardInterrupt):

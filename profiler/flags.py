@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 import profiler
 from profiler import studies
-from profiler.command import Parser
+from profiler.command import Parser, cores
 from profiler.errors import UsageError, unknown
 from profiler.spec import RunSpec
 
@@ -147,7 +146,7 @@ def _add_sweep_flags(group: Any) -> None:
         help="only cells whose label has these words; not, and, or, parentheses",
     )  # fmt: skip
     group.add_argument(
-        "--workers", type=_whole, default=_cores(), metavar="N",
+        "--workers", type=_whole, default=cores(), metavar="N",
         help="processes that run simulated cells; 1: this one (default: the usable cores, here "
         "%(default)s). Measured cells run after them, one at a time",
     )  # fmt: skip
@@ -190,12 +189,6 @@ def _truth(text: str) -> bool:
 
 _TYPES = {str: str, int: _whole, float: _number, bool: _truth}
 _METAVARS = {str: "VALUE", int: "N", float: "X", bool: "{true,false}"}
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _unknown_flag(flag: str, parser: argparse.ArgumentParser) -> UsageError:

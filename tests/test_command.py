@@ -14,7 +14,7 @@ from profiler.command import Command, Parser
 from profiler.errors import ProfilerError, StoreError, UsageError
 
 FULL = Path("/dev/full")
-MODULES = ("sweep", "diff", "report", "export", "validate")
+MODULES = ("sweep", "calibrate", "diff", "report", "export", "validate")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def test_a_path_counts_by_its_content(tmp_path: Path) -> None:
 def test_every_field_is_resolved() -> None:
     spec = resolve(RunSpec(model="opt-125m", method="qlora")).record_spec
     left_open = [key for key, value in spec.items() if value is None]
-    assert left_open == ["lengths", "text_field", "tokenizer", "max_length", "parallelism"]
+    open_ones = ["vram", "lengths", "text_field", "tokenizer", "max_length"]
+    open_ones += ["calibration", "parallelism"]
+    assert left_open == open_ones
     assert spec["method"]["config"]["r"] == 64
     assert spec["compute_dtype"] == "bfloat16"
 
@@ -136,3 +138,12 @@ def test_a_resolved_cell_resolves_to_itself(fields: dict[str, object]) -> None:
 def test_what_is_not_built_is_refused_by_name(fields: dict[str, object]) -> None:
     with pytest.raises(NotBuiltError, match="not built yet"):
         check(RunSpec(**{"model": "opt-125m", **fields}))  # type: ignore[arg-type]
+
+
+def test_vram_is_the_same_cell_however_it_is_written() -> None:
+    one = resolve(RunSpec(model="opt-125m", vram="8GiB"))
+    assert one.id == resolve(RunSpec(model="opt-125m", vram=str(2**33))).id
+    assert one.id != resolve(RunSpec(model="opt-125m")).id
+    for vram, device in (("8GiB", "cpu"), ("30GiB", "rtx-4090"), ("1MiB", "rtx-4090")):
+        with pytest.raises(UsageError, match="vram|GiB"):
+            resolve(RunSpec(model="opt-125m", vram=vram, device=device))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from profiler import sizes
 from profiler.analysis import memory
 from profiler.analysis.alloc_conf import AllocConf
 from profiler.analysis.memory import Levels
@@ -17,10 +18,13 @@ def simulated_device(spec: dict[str, Any]) -> Device | None:
     """The GPU that a record's spec simulates, None where it is this machine.
 
     Raises:
-        UsageError: a GPU that this version does not know.
+        UsageError: a GPU that this version does not know, or one without so much memory.
     """
     name = str(spec.get("device", ""))
-    return None if name in (*devices.MEASURED, "sim:cpu") else devices.device(name)
+    if name in (*devices.MEASURED, "sim:cpu"):
+        return None
+    device, vram = devices.device(name), spec.get("vram")
+    return device if vram is None else device.with_memory(sizes.parse(str(vram), "vram"))
 
 
 def levels(trace: Trace, spec: dict[str, Any]) -> Levels:

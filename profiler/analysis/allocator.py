@@ -43,7 +43,8 @@ ROUND_LARGE = 2 * MIB  # kRoundLarge: ... which is a multiple of this
 #: Free blocks sort by size, then address (CCA, `BlockComparatorSize`), as one integer.
 _ADDRESS_BITS = 64
 _FIRST_ADDRESS = 1 << 40
-_LAST_ADDRESS = 1 << 62
+#: Large segments lie below it; viewers in JavaScript read no larger integer exactly.
+_LAST_ADDRESS = 1 << 53
 #: Address space of an expandable segment when the device's memory is not given.
 _UNBOUNDED_SPACE = 1 << 50
 

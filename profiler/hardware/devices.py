@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from profiler.errors import unknown
+from profiler.errors import UsageError, unknown
 
 #: What `--device` takes for this machine: the step is really run.
 MEASURED = ("cpu", "cuda")
@@ -51,6 +52,20 @@ class Device:
     def usable_bytes(self) -> int:
         """What the allocator can reserve when one process has the card to itself."""
         return self.memory_bytes - self.cuda_context_bytes
+
+    def with_memory(self, nbytes: int) -> Device:
+        """The card as a process sees it that may have `nbytes` of its memory.
+
+        Raises:
+            UsageError: the card has less, or a process's context alone takes as much.
+        """
+        if not self.cuda_context_bytes < nbytes <= self.memory_bytes:
+            raise UsageError(
+                f"{self.key} has {self.memory_bytes / 2**30:.2f} GiB, of which a process needs "
+                f"{self.cuda_context_bytes / 2**30:.2f} for itself; {nbytes / 2**30:.2f} GiB is "
+                "not between them"
+            )
+        return dataclasses.replace(self, memory_bytes=nbytes)
 
     def peak_flops(self, dtype: str, *, tf32: bool = False) -> float:
         """FLOP/s of matrix products in `dtype` ("float32", "bfloat16", "float16" or "int8").
