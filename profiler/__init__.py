@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profiler.execute import run as run
+    from profiler.integrations.live import profile as profile
+    from profiler.integrations.trainer import TrainerCallback as TrainerCallback
+    from profiler.integrations.watch import watch as watch
     from profiler.record import Record as Record
     from profiler.resolve import resolve as resolve
     from profiler.spec import RunSpec as RunSpec
@@ -21,11 +24,23 @@ __version__ = "0.1.0"
 _HOMES = {
     "Record": "profiler.record",
     "RunSpec": "profiler.spec",
+    "TrainerCallback": "profiler.integrations.trainer",
+    "profile": "profiler.integrations.live",
     "resolve": "profiler.resolve",
     "run": "profiler.execute",
+    "watch": "profiler.integrations.watch",
 }
 
-__all__ = ["Record", "RunSpec", "__version__", "resolve", "run"]
+__all__ = [
+    "Record",
+    "RunSpec",
+    "TrainerCallback",
+    "__version__",
+    "profile",
+    "resolve",
+    "run",
+    "watch",
+]
 
 
 class _Package(ModuleType):

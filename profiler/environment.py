@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 #: Parts of the package that cannot change a figure, so that an edit there keeps the records valid.
 _AROUND = frozenset(
     (
-        *("executors", "experiments", "export", "integrations", "report", "validation"),
+        *("calibration", "executors", "experiments", "export", "integrations", "report"),
+        "validation",
         *(
+            "calibrate.py",
             "diff.py",
             "diff_text.py",
             "files.py",
@@ -52,15 +55,20 @@ def environment(device: str = "") -> dict[str, Any]:
             fingerprint covers the CPU, the GPU and its driver too.
     """
     found = _environment().copy()
-    found["fingerprint"] = _fingerprint(found, machine=device in ("cpu", "cuda", "sim:cpu"))
+    found["fingerprint"] = _fingerprint(found, decisive(device))
     return found
 
 
-def _fingerprint(found: dict[str, Any], *, machine: bool) -> str:
+def decisive(device: str) -> tuple[str, ...]:
+    """The keys of an environment that can change a figure on this device."""
+    keys: tuple[str, ...] = ("profiler", "profiler_sources", *LIBRARIES)
+    if device in ("cpu", "cuda", "sim:cpu"):
+        keys += ("python", "cpu", "cpu_features", "device", "driver", "os")
+    return keys
+
+
+def _fingerprint(found: dict[str, Any], keys: Iterable[str]) -> str:
     """12 hex digits over what can change a figure."""
-    keys = ["profiler", "profiler_sources", *LIBRARIES]
-    if machine:
-        keys += ["python", "cpu", "cpu_features", "device", "driver", "os"]
     text = "\n".join(f"{key}={found[key]}" for key in keys)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

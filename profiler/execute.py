@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiler.analysis import again, flops, out_of_memory, roofline
+from profiler.analysis import again, cpu_cost, flops, out_of_memory, step_time, utilisation
 from profiler.analysis.alloc_conf import AllocConf
 from profiler.environment import environment
 from profiler.errors import UnsupportedError, UsageError
-from profiler.hardware import devices
+from profiler.hardware import calibrated, devices
 from profiler.record import Fits, Record
 from profiler.resolve import Cell, resolve
 from profiler.spec import RunSpec
@@ -96,7 +96,7 @@ def _simulate(cell: Cell, record: Record) -> Trace:
     from profiler.subject.subject import build
 
     spec = cell.spec
-    device = None if spec.device == "sim:cpu" else devices.device(spec.device)
+    device = again.simulated_device(cell.record_spec)
     load = None if device is None else Load.of(spec, device)
     subject = build(cell, load=load)
     record.params = subject.params
@@ -106,12 +106,21 @@ def _simulate(cell: Cell, record: Record) -> Trace:
     level = again.levels(trace, cell.record_spec)
     record.memory = again.analyse(trace, level, cell.record_spec)
     record.flops = flops.analyse(trace)
-    record.approximations = list(trace.approximations)
+    record.approximations = [*trace.approximations, *flops.approximations(trace)]
     record.status = "ok"
-    if device is None:
-        return trace
     tokens = spec.batch_size * spec.seq_len * spec.grad_accumulation
-    record.time = roofline.predict(trace, device, tokens)
+    if device is None:
+        if cell.calibration is not None:
+            record.time = cpu_cost.predict(trace, cell.calibration, tokens)
+            record.approximations.append(cpu_cost.approximation(cell.calibration))
+        return trace
+    if cell.calibration is not None:
+        ops = [op for op in trace.ops if op.step == 1]
+        machine = calibrated.ceilings(cell.calibration, device)
+        record.time = step_time.of_ops(ops, machine, tokens)
+    else:
+        record.time = step_time.predict(trace, device, tokens)
+    record.time.mfu = utilisation.on_device(record.flops, record.time.step, spec, device)
     needed = _fits(record, device)
     if level.oom is not None:
         conf = AllocConf.parse(spec.alloc_conf)
@@ -128,7 +137,7 @@ def _simulate_history(
     FLOPs and time are of the mean step: those of all steps over their number.
     """
     from profiler.analysis import history as runs
-    from profiler.analysis import history_record
+    from profiler.analysis import history_record, history_time
     from profiler.bench.history import simulate_history
 
     spec, history = cell.spec, cell.history
@@ -156,10 +165,15 @@ def _simulate_history(
     record.status = "ok"
     if device is None:
         return trace
-    parts = [
-        (roofline.predict_ops(ops, device, 0), times[index]) for index, ops in enumerate(run.ops)
-    ]
-    record.time = history_record.mean_time(parts, steps, history.tokens)
+    record.time = history_time.predict(
+        run.ops,
+        run.whole,
+        run.steps.order,
+        [batch.shape for batch in history.batches],
+        device,
+        history.tokens,
+    )
+    record.time.mfu = utilisation.on_device(record.flops, record.time.step, spec, device)
     assert record.memory.peak_reserved is not None
     record.memory.outside_allocator["cuda_context"] = device.cuda_context_bytes
     record.memory.device_total = record.memory.peak_reserved + device.cuda_context_bytes
@@ -176,7 +190,7 @@ def _fits(record: Record, device: Device) -> int:
     """Say whether a GPU holds it; the bytes it needs of the device."""
     needed = record.memory.device_total
     assert needed is not None
-    record.approximations.append(roofline.APPROXIMATION)
+    record.approximations.append(step_time.approximation(device))
     record.fits = Fits(capacity=device.memory_bytes, headroom=device.memory_bytes - needed)
     return needed
 

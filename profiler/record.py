@@ -10,7 +10,14 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
 
 from profiler.errors import StoreError
 
@@ -154,14 +161,22 @@ class Memory(Part):
 
 
 class Flops(Part):
-    """FLOPs of one optimizer step. `phases`: forward, backward, recompute, optimizer."""
+    """FLOPs of one optimizer step. `phases`: forward, backward, recompute, optimizer.
+
+    `modules`: the same of each module's own ops (path, then phase), which sum to `phases`; modules
+    and phases without FLOPs are left out. Empty where steps of many lengths were run.
+    """
 
     total: int
     phases: dict[str, int]
+    modules: dict[str, dict[str, int]] = Field(default_factory=dict)
 
 
 class Kernel(Part):
-    """One kind of kernel in one phase: how often it ran and what it took."""
+    """One kind of kernel in one phase: how often it ran and what it took.
+
+    `intensity` is FLOPs per byte, null where no bytes are known.
+    """
 
     name: str
     op: str
@@ -171,23 +186,64 @@ class Kernel(Part):
     flops: int
     bytes: int
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def intensity(self) -> float | None:
+        return self.flops / self.bytes if self.bytes else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derived(cls, data: Any) -> Any:
+        return {k: v for k, v in data.items() if k != "intensity"} if "intensity" in data else data
+
 
 class Time(Part):
-    """Time of one optimizer step in seconds; `spread` is null for a prediction."""
+    """Time of one optimizer step in seconds; `spread` is null for a prediction.
+
+    `mfu` is the model FLOPs utilisation (`profiler.analysis.utilisation`), null where no peak is
+    known. `kernels` and `outside_kernels` (Python, dispatching, a device's idle time) sum to
+    `phases`; `modules` is the kernels' time by module (path, then phase). `profiled` is what the
+    phases took in the step that the kernels of a measured run were seen in. `bound` divides a
+    predicted step by what decides each moment: `compute`, `memory`, or `launch` (the device waits
+    for the host, or a kernel is as short as one can be); they sum to `step`.
+    """
 
     source: Literal["measured", "predicted"]
     step: float
     phases: dict[str, float]
     tokens_per_second: float
+    mfu: float | None = None
     spread: dict[str, float] | None = None
     kernels: list[Kernel] = Field(default_factory=list)
+    outside_kernels: dict[str, float] = Field(default_factory=dict)
+    modules: dict[str, dict[str, float]] = Field(default_factory=dict)
+    profiled: dict[str, float] | None = None
+    bound: dict[str, float] = Field(default_factory=dict)
 
 
 class Energy(Part):
-    """Energy of one step."""
+    """Energy of one step on the whole device, and from which of its figures."""
 
     joules: float
     mean_watts: float
+    source: str | None = None
+
+
+class DeviceState(Part):
+    """What a GPU told of itself while the measured steps ran; nothing of it was set.
+
+    Each figure is {min, median, max} of `samples`, null where the driver does not say. `limited` is
+    the share of samples in which power or heat kept the clocks down.
+    """
+
+    seconds: float
+    samples: int
+    power_watts: dict[str, float] | None = None
+    sm_clock_mhz: dict[str, float] | None = None
+    memory_clock_mhz: dict[str, float] | None = None
+    temperature_celsius: dict[str, float] | None = None
+    memory_bytes: dict[str, float] | None = None
+    limited: float | None = None
 
 
 class Fits(Part):
@@ -213,6 +269,7 @@ class Record(Part):
     flops: Flops | None = None
     time: Time | None = None
     energy: Energy | None = None
+    device_state: DeviceState | None = None
     fits: Fits | None = None
     approximations: list[str] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profiler import lengths
+from profiler import lengths, sizes
 from profiler.errors import NotBuiltError, UnsupportedError, UsageError
-from profiler.hardware import devices, local_cuda
+from profiler.hardware import device_profile, devices, local_cuda
+from profiler.hardware.device_profile import DeviceProfile
 from profiler.lengths import LengthHistory
 from profiler.method_choice import MethodChoice, choose_method
 from profiler.spec import RunSpec
@@ -48,6 +49,7 @@ ID_DEFAULTS: dict[str, Any] = {
     "sdpa_backend": "auto",
     "alloc_conf": "",
     "device": "rtx-4090",
+    "vram": None,
     "base_evaluation": False,
     "steps": 1,
     "seed": 0,
@@ -60,6 +62,7 @@ ID_DEFAULTS: dict[str, Any] = {
     "text_field": None,
     "tokenizer": None,
     "max_length": None,
+    "calibration": None,
     "parallelism": None,
 }
 
@@ -69,7 +72,8 @@ class Cell:
     """A resolved cell: `spec` has no open field, `record_spec` is `Record.spec`.
 
     `unsupported` says why the method and the model do not go together, "" where they do.
-    `history` holds the batches of `--lengths`.
+    `history` holds the batches of `--lengths`, `calibration` the device profile of
+    `--calibration`.
     """
 
     spec: RunSpec
@@ -80,6 +84,7 @@ class Cell:
     id: str
     unsupported: str
     history: LengthHistory | None = None
+    calibration: DeviceProfile | None = None
 
 
 def check(spec: RunSpec) -> None:
@@ -89,6 +94,8 @@ def check(spec: RunSpec) -> None:
     if spec.optimizer is not None:
         optimizers.check(spec.optimizer)
     check_device(spec.device)
+    if spec.vram is not None:
+        _check_vram(spec.device, spec.vram)
     if spec.loss == "chunked" and not STACKS[spec.stack].measures_tokens:
         raise NotBuiltError(
             f"--loss chunked is not built yet for --stack {spec.stack}: it is TRL's own loss; "
@@ -104,6 +111,8 @@ def check(spec: RunSpec) -> None:
     if spec.padded and spec.seq_len < 3:
         raise UsageError("--padded needs a --seq-len of at least 3: two tokens and a padding")
     lengths.check(spec)
+    if spec.calibration is not None:
+        _calibration(spec.device, spec.calibration, spec.lengths)
     from profiler.analysis.alloc_conf import AllocConf
 
     AllocConf.parse(spec.alloc_conf)
@@ -120,6 +129,31 @@ def check_device(device: str) -> None:
             )
     elif device not in ("cpu", "sim:cpu"):
         devices.device(device)
+
+
+def _check_vram(device: str, vram: str) -> None:
+    if device in (*devices.MEASURED, "sim:cpu"):
+        raise UsageError(f"--vram is of a simulated GPU; --device {device} is this machine")
+    devices.device(device).with_memory(sizes.parse(vram, "--vram"))
+
+
+def _calibration(device: str, path: str, lengths: str | None) -> DeviceProfile:
+    """The device profile of a cell, which must be one of the machine that it is simulated as."""
+    if device in devices.MEASURED:
+        raise UsageError(
+            f"--calibration predicts times, and --device {device} measures them; use "
+            "--device sim:cpu"
+        )
+    profile = device_profile.read(path)
+    if lengths is not None:
+        raise NotBuiltError("--calibration with --lengths is not built yet; leave one of them out")
+    if (profile.kind == "cpu") != (device == "sim:cpu"):
+        kind, fits = ("CPU", "sim:cpu") if profile.kind == "cpu" else ("GPU", "its own name")
+        raise UsageError(
+            f"--calibration {path} is of a {kind}, {profile.name}, and predicts no times for "
+            f"{device}; use --device with {fits}"
+        )
+    return profile
 
 
 def resolve(spec: RunSpec) -> Cell:
@@ -183,6 +217,7 @@ def resolve(spec: RunSpec) -> Cell:
         _check_history(spec, history, attention=attention, loss=loss)
     resolved = spec.replace(
         seq_len=spec.seq_len if history is None else history.longest,
+        vram=None if spec.vram is None else str(sizes.parse(spec.vram, "--vram")),
         steps=(spec.steps or 1) if history is None else len(history.batches),
         quantization=quantization,
         loop=spec.loop or stack.loop,
@@ -205,6 +240,10 @@ def resolve(spec: RunSpec) -> Cell:
         content["lengths"] = history.sha256  # and with it what it was read and cut by
         for name in ("length_field", "text_field", "tokenizer", "max_length"):
             content[name] = ID_DEFAULTS[name]
+    calibration = None
+    if spec.calibration is not None:
+        calibration = _calibration(spec.device, spec.calibration, spec.lengths)
+        content["calibration"] = calibration.sha256
     if resolved.batching != "buckets":
         content["bucket_batches"] = ID_DEFAULTS["bucket_batches"]
     record_spec = resolved.to_dict()
@@ -220,6 +259,8 @@ def resolve(spec: RunSpec) -> Cell:
         record_spec["lengths"] = history.summary()
         if resolved.tokenizer is not None and Path(resolved.tokenizer).exists():
             record_spec["tokenizer"] = Path(resolved.tokenizer).name
+    if calibration is not None:
+        record_spec["calibration"] = calibration.summary()
     return Cell(
         spec=resolved,
         model=source,
@@ -229,6 +270,7 @@ def resolve(spec: RunSpec) -> Cell:
         id=_identify(source.name, choice.label, resolved, content),
         unsupported=unsupported,
         history=history,
+        calibration=calibration,
     )
 
 

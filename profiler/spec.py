@@ -178,6 +178,13 @@ class RunSpec:
             grid=True,
         ),
     )
+    vram: str | None = field(
+        default=None,
+        metadata=_option(
+            "memory of the simulated GPU that the process may have, such as 22.5GiB (others hold "
+            "the rest); default: all of it"
+        ),
+    )
     base_evaluation: bool = field(
         default=False,
         metadata=_option(
@@ -240,6 +247,13 @@ class RunSpec:
     max_length: int | None = field(
         default=None,
         metadata=_option("with --lengths: longer samples are cut to so many tokens", minimum=1),
+    )
+    calibration: str | None = field(
+        default=None,
+        metadata=_option(
+            "a device profile (python -m profiler.calibrate) from which times are predicted: a "
+            "CPU's on sim:cpu, a GPU's on the card of its name"
+        ),
     )
     parallelism: None = field(default=None, metadata=_option("several GPUs", flag=False))
 

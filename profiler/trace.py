@@ -54,6 +54,15 @@ class Op:
     `nbytes` is what it reads and writes, `flops` counts a multiply-add as two, `recompute` says
     that it repeats forward work inside the backward (checkpointing), `event` how many events there
     were when it ended.
+
+    What follows is what its time depends on (`profiler.analysis.cost_model`). `cached` are those of
+    the bytes read that the device's last cache should still hold; `product` is (batch, m, n, k) of
+    a product of (batch, m, k) by (batch, k, n), empty for what is none; `kernels` is how many a
+    device launches; `items` how many tensors of lists it takes. `views` were made and `modules`
+    were called since the op before. `waits` says that the host waits until the device is done,
+    `causal` that a fused attention skips half of the square that `flops` counts. `transposed` has
+    bit i set if another dimension than the last is the fastest of the i-th tensor among the
+    arguments, 0 if all lie alike; it is noted for a CPU's ops alone (`profiler.bench.layouts`).
     """
 
     name: str
@@ -65,6 +74,15 @@ class Op:
     dtype: str
     recompute: bool
     event: int = 0
+    cached: int = 0
+    product: tuple[int, ...] = ()
+    kernels: int = 1
+    items: int = 0
+    views: int = 0
+    modules: int = 0
+    waits: bool = False
+    causal: bool = False
+    transposed: int = 0
 
 
 @dataclass(slots=True)

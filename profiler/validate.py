@@ -6,7 +6,6 @@ The table goes to stdout, progress and warnings to stderr; the page is `validati
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -51,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
         help="records of measured runs (--device cuda or cpu) to hold predictions against",
     )  # fmt: skip
     result.add_argument(
+        "--here",
+        action="store_true",
+        help="calibrate this CPU, then predict and measure steps on it (some ten minutes; let "
+        "nothing else run); with --quick one small pair",
+    )
+    result.add_argument(
         "--device", metavar="CARD",
         help="the card that CUDA rows were measured on (default: by the name its driver gave)",
     )  # fmt: skip
@@ -60,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "validation-part for some of the cases, validation-rows for rows alone)",
     )  # fmt: skip
     result.add_argument(
-        "--workers", type=int, default=_cores(), metavar="N",
+        "--workers", type=int, default=command.cores(), metavar="N",
         help="processes that simulate (default: the usable cores, here %(default)s)",
     )  # fmt: skip
     result.add_argument(
@@ -138,6 +143,8 @@ def _folder(options: argparse.Namespace) -> str:
     """Name of the default output folder: a part never takes the place of the whole."""
     if options.scan:
         return "validation-scan"
+    if options.here and not (options.cases or options.rows):
+        return "validation-here"
     if options.rows and not options.cases:
         return "validation-rows"
     part = options.cases or options.rows or options.filter or options.quick or options.fail_over
@@ -158,7 +165,7 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[GroupInfo]]
         if name not in ids:
             raise unknown("case", name, ids, hint=" (--dry-run lists all)")
     fits = grid.filter_of(options.filter) if options.filter is not None else lambda label: True
-    for group in known if named or not options.rows else ():
+    for group in known if named or not (options.rows or options.here) else ():
         quick = options.quick and not named
         chosen = [
             case
@@ -178,6 +185,10 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[GroupInfo]]
         if chosen_rows:
             entries += chosen_rows
             groups.append(rows.group_info(records, options.rows))
+    if options.here:
+        found, about = _here(options)
+        entries += found
+        groups += about
     if not entries:
         raise UsageError(
             f"--filter {options.filter!r} leaves no case; --dry-run lists all of them"
@@ -187,6 +198,28 @@ def _entries(options: argparse.Namespace) -> tuple[list[Entry], list[GroupInfo]]
     if options.fail_over is not None:
         entries = [compare.with_bound(entry, options.fail_over) for entry in entries]
     return entries, groups
+
+
+def _here(options: argparse.Namespace) -> tuple[list[Entry], list[GroupInfo]]:
+    """This machine's pairs, measured now, and what is to predict them."""
+    from profiler import grid
+    from profiler.validation import here
+
+    def say(text: str) -> None:
+        if not options.quiet:
+            _COMMAND.say(text)
+
+    fits = grid.filter_of(options.filter) if options.filter is not None else lambda label: True
+    pairs = [one for one in here.pairs(quick=options.quick) if fits(f"{here.HERE} {one.name}")]
+    if not pairs:
+        raise UsageError(f"--filter {options.filter!r} leaves no pair of --here")
+    if options.dry_run:
+        return here.entries(pairs, [0.0] * len(pairs), options.output, quick=options.quick), []
+    profile = here.calibrated(options.output, quick=options.quick, say=say)
+    records = here.measured(pairs, options.output, say=say)
+    seconds = [here.step_seconds(record) for record in records]
+    found = here.entries(pairs, seconds, options.output, quick=options.quick)
+    return found, [here.group_info(profile, records)]
 
 
 def _scan(options: argparse.Namespace) -> int:
@@ -240,12 +273,6 @@ def _range(text: str) -> list[int]:
     if not values:
         raise UsageError(f"--scan tries FROM:TO:STEP, such as 630:670:10, not {text!r}")
     return values
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ def tracked(spec: RunSpec) -> Record:
     cell = resolve(spec)
     subject, step = prepare(cell)
     trace = track(subject, step)
+    assert not flops.uncounted(trace.ops), "matrix products without a formula of their FLOPs"
     return Record(
         id=cell.id,
         status="ok",

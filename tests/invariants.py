@@ -34,15 +34,25 @@ def check_invariants(record: Record) -> None:
     assert len(points) <= 2000
     assert record.flops is not None
     assert sum(record.flops.phases.values()) == record.flops.total
+    for phase, count in record.flops.phases.items():
+        assert sum(row.get(phase, 0) for row in record.flops.modules.values()) == count
+    assert not any(sentence.startswith("The FLOPs of aten") for sentence in record.approximations)
     assert record.params is not None
     assert 0 < record.params.trainable <= record.params.total
     if record.time is not None:
-        phases = sum(record.time.phases.values())
-        kernels = sum(kernel.seconds for kernel in record.time.kernels)
+        time = record.time
+        for phase, seconds in time.phases.items():
+            kernels = sum(kernel.seconds for kernel in time.kernels if kernel.phase == phase)
+            modules = sum(row.get(phase, 0.0) for row in time.modules.values())
+            assert modules == pytest.approx(kernels, rel=1e-9)
+            assert kernels + time.outside_kernels[phase] == pytest.approx(seconds, rel=1e-9)
+            assert time.outside_kernels[phase] >= 0
+        assert any(kernel.seconds for kernel in time.kernels)
         if record.source == "simulated":
-            assert record.time.source == "predicted"
-            assert record.time.step == pytest.approx(phases, rel=1e-9)
-            assert record.time.step == pytest.approx(kernels, rel=1e-9)
+            assert time.source == "predicted"
+            assert time.step == pytest.approx(sum(time.phases.values()), rel=1e-9)
+            assert not time.bound or time.step == pytest.approx(sum(time.bound.values()), rel=1e-9)
         else:
-            assert record.time.source == "measured"
-            assert kernels > 0
+            assert time.source == "measured"
+        if time.mfu is not None:
+            assert 0 < time.mfu < 1

@@ -145,5 +145,5 @@ def test_vram_is_the_same_cell_however_it_is_written() -> None:
     assert one.id == resolve(RunSpec(model="opt-125m", vram=str(2**33))).id
     assert one.id != resolve(RunSpec(model="opt-125m")).id
     for vram, device in (("8GiB", "cpu"), ("30GiB", "rtx-4090"), ("1MiB", "rtx-4090")):
-        with pytest.raises(UsageError, match="vram|GiB"):
+        with pytest.raises(UsageError, match=r"vram|GiB"):
             resolve(RunSpec(model="opt-125m", vram=vram, device=device))

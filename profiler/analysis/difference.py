@@ -140,7 +140,7 @@ def difference(before: Record, after: Record) -> Difference:
         if read(before) is not None or read(after) is not None
     }
     if before.source != after.source:
-        figures.pop("step_time", None)  # a lower bound and a run are not one figure
+        figures.pop("step_time", None)  # a prediction and a run are not one figure
     held = [one.memory.at_peak for one in (before, after)]
     categories = {
         name: Change(held[0].get(name, 0), held[1].get(name, 0))
@@ -378,8 +378,10 @@ def by_module(found: Difference) -> dict[str, int]:
 
 
 def seconds(time: Time | None) -> dict[str, float]:
-    """Seconds by op and phase."""
-    return _kernels(time, "seconds")
+    """Seconds by op and phase, and what is outside of kernels."""
+    outside = time.outside_kernels if time else {}
+    waiting = {f"what is outside kernels in the {phase}": value for phase, value in outside.items()}
+    return _kernels(time, "seconds") | waiting
 
 
 def flops(time: Time | None) -> dict[str, float]:

@@ -9,11 +9,13 @@ limit of memory joins them.
 
 from __future__ import annotations
 
+import importlib.util
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,7 @@ from profiler.analysis.alloc_conf import UNLIMITED, AllocConf
 from profiler.analysis.allocator import CachingAllocator, OutOfMemory, _Block
 from profiler.analysis.memory import Levels
 from profiler.analysis.pool_states import Apart, put_together, take_apart
-from profiler.analysis.pools import SMALL_UNITS, UNIT, Pool
+from profiler.analysis.pools import SMALL_UNITS, UNIT, FixedPool, Pool
 from profiler.trace import Block
 
 Ints = npt.NDArray[np.int64]
@@ -35,9 +37,9 @@ _LEAST_USE = 10
 #: A program, a pool's state, and where the blocks are that the program frees.
 _Key = tuple[int, tuple[object, ...], tuple[tuple[int, int], ...]]
 
-#: What came of it: the pool, its growth, the sizes of blocks that kept a rest, and the places of
-#: those that stay.
-_Seen = tuple[Pool, list[tuple[int, int]], list[tuple[int, int]], list[int]]
+#: What came of it: the pool, its growth, the blocks that kept a rest, their sizes, and the places
+#: of those that stay.
+_Seen = tuple[Pool, list[tuple[int, int]], list[int], list[int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,21 @@ class StepKind:
     def signs(self) -> Ints:
         """1 for each allocation, -1 for each free."""
         return np.sign(np.asarray(self.events, dtype=np.int64))
+
+    @cached_property
+    def stays(self) -> Ints:
+        """The blocks alive after the step, numbered as in `events`."""
+        left = (self.before + block for block in self.left)
+        return np.array([*self.kept, *left], dtype=np.int64)
+
+    @cached_property
+    def staying(self) -> Callable[[list[int]], list[int]]:
+        """Of a list by block, the entries of those alive after the step."""
+        at = self.stays.tolist()
+        if len(at) < 2:
+            return lambda values: [values[one] for one in at]
+        pick = itemgetter(*at)
+        return lambda values: list(pick(values))
 
     @cached_property
     def freed(self) -> tuple[int, ...]:
@@ -170,13 +187,27 @@ def levels(
     """
     if not history.cuda:
         return _Cpu(history).run()
-    run = _Cuda(history, conf, capacity)
-    result = run.run()
+    kind = _quickest(history)
+    result = kind(history, conf, capacity).run()
     if result.oom is not None and not only_if_it_fits:
         oom, step = result.oom, result.oom_step
-        result = _Cuda(history, conf, None).run()
+        result = kind(history, conf, None).run()
         result.oom, result.oom_step = oom, step
     return result
+
+
+#: From so many events on, what numba takes to begin is less than what it saves.
+_MANY_EVENTS = 1_000_000
+
+
+def _quickest(history: StepHistory) -> type[CudaRun]:
+    """How a run is replayed; the bytes are the same."""
+    events = sum(len(history.steps[index].kind.events) for index in history.order)
+    if events < _MANY_EVENTS or importlib.util.find_spec("numba") is None:
+        return CudaRun
+    from profiler.analysis.compiled_history import CompiledRun
+
+    return CompiledRun
 
 
 #: Where a block is served: nowhere, if it has no bytes.
@@ -289,7 +320,7 @@ class _Cpu(_Run):
         self.sizes = [sizes[at] for at in kind.kept] + [step.sizes[at] for at in kind.left]
 
 
-@dataclass(slots=True)
+@dataclass
 class _Program:
     """The events of one pool in one step, after a step that left it these pools' blocks."""
 
@@ -297,6 +328,10 @@ class _Program:
     number: int  # equal for equal events on equal sizes
     freed: list[int]  # blocks of before
     left: list[int]  # blocks that stay, of the step's own
+
+    @cached_property
+    def array(self) -> Ints:
+        return np.array(self.events, dtype=np.int64)
 
 
 class _Memory:
@@ -323,7 +358,7 @@ class _Memory:
         return found
 
 
-class _Cuda(_Run):
+class CudaRun(_Run):
     """The caching allocator.
 
     Each pool runs by itself (`profiler.analysis.pools`), and the allocator as a whole where
@@ -344,7 +379,8 @@ class _Cuda(_Run):
         )
         self.held: list[_Block | None] = []
         self.apart: Apart | None = None
-        self._rounded: dict[int, tuple[list[int], bytes]] = {}
+        self._rounded: dict[int, tuple[list[int], bytes, Ints]] = {}
+        self.units = np.zeros(0, dtype=np.int64)  # `apart.sizes`
         self._programs: dict[tuple[int, bytes], tuple[_Program, _Program]] = {}
         self._numbers: dict[object, int] = {}
         self._memories = (_Memory(_MANY), _Memory(_FEW))
@@ -392,17 +428,27 @@ class _Cuda(_Run):
         self._be_fast()
 
     def empty_cache(self) -> None:
-        if self.apart is not None:
-            self._be_exact()
-        self.allocator.empty_cache()
-        self._be_fast()  # with addresses counted from 0, so that equal states are told as equal
+        apart = self.apart
+        if apart is None:
+            self.allocator.empty_cache()
+            self._be_fast()
+            return
+        assert isinstance(apart.small, FixedPool)
+        assert isinstance(apart.large, FixedPool)  # `plain` says so
+        (small, in_small), (large, in_large) = apart.small.emptied(), apart.large.emptied()
+        moves = (int, in_small, in_large)
+        addresses = [
+            moves[_pool_of(size)](address)
+            for address, size in zip(apart.addresses, apart.sizes, strict=True)
+        ]
+        self.apart = Apart(small, large, addresses, apart.sizes)
 
     # --- the pools apart ------------------------------------------------------------------------
 
     def _fast_step(self, apart: Apart, index: int, step: StepTrace) -> bool:
         """Run a step pool by pool; False, and nothing done, if memory is short."""
         kind = step.kind
-        rounded, own_pools = self._round(index, step)
+        rounded, own_pools, own_units = self._round(index, step)
         flags = bytes([_pool_of(apart.sizes[block]) for block in kind.freed])
         programs = self._programs.get((index, flags))
         if programs is None:
@@ -410,74 +456,72 @@ class _Cuda(_Run):
             self._programs[index, flags] = programs
         addresses = apart.addresses + [0] * len(rounded)
         sizes = apart.sizes + rounded
-        small, grown = self._run_pool(apart.small, 0, programs[0], addresses, sizes)
-        other, more = self._run_pool(apart.large, 1, programs[1], addresses, sizes)
-        base = kind.before
-        after = Apart(
-            small,
-            other,
-            [addresses[at] for at in kind.kept] + [addresses[base + at] for at in kind.left],
-            [sizes[at] for at in kind.kept] + [sizes[base + at] for at in kind.left],
-        )
-        reserved = after.reserved()
+        units = np.concatenate((self.units, own_units))
+        grown: list[tuple[int, int]] = []
+        pools: list[Pool] = []
+        for which, pool in enumerate((apart.small, apart.large)):
+            after, more, whole, now, _ = self._run_pool(
+                pool, which, programs[which], addresses, sizes
+            )
+            pools.append(after)
+            grown += more
+            units[whole] = now
+        new = Apart(pools[0], pools[1], kind.staying(addresses), kind.staying(sizes))
+        reserved = new.reserved()
         if self.capacity is not None and reserved > self.capacity:
             return False
 
         def series() -> list[int]:
             growths = np.zeros(len(kind.events), dtype=np.int64)
-            for block, units in grown + more:
-                growths[kind.places[block]] += units * UNIT
+            for block, growth in grown:
+                growths[kind.places[block]] += growth * UNIT
             return (apart.reserved() + np.cumsum(growths)).tolist()
 
-        self.apart = after
-        block_bytes = np.asarray(sizes, dtype=np.int64) * UNIT
-        self.note(index, kind, block_bytes, series, apart.reserved())
+        self.apart = new
+        self.units = units[kind.stays]
+        self.note(index, kind, units * UNIT, series, apart.reserved())
         self.result.reserved.append(reserved)
         self.result.reserved_after.append(reserved)
         return True
 
     def _run_pool(
         self, pool: Pool, which: int, program: _Program, addresses: list[int], sizes: list[int]
-    ) -> tuple[Pool, list[tuple[int, int]]]:
+    ) -> _Seen:
         """The pool after a program; what it makes of an equal state is looked up."""
         memory = self._memories[which]
         key = None
-        found = None
         if memory.worth:
             blocks = tuple([(addresses[block], sizes[block]) for block in program.freed])
             key = (program.number, pool.token(), blocks)
             found = memory.look_up(key)
-        if found is None:
-            after = pool.copy()
-            asked = sizes if key is None else sizes.copy()
-            grown = after.run(program.events, addresses, sizes)
-            if key is not None:
-                changed = [
-                    (block, size)
-                    for block, (size, old) in enumerate(zip(sizes, asked, strict=True))
-                    if size != old
-                ]
-                places = [addresses[block] for block in program.left]
-                memory.seen[key] = (after, grown, changed, places)
-            return after, grown
-        after, grown, changed, places = found
-        for block, size in changed:
-            sizes[block] = size
-        for block, address in zip(program.left, places, strict=True):
-            addresses[block] = address
-        return after, grown
+            if found is not None:
+                _, _, whole, now, places = found
+                for block, size in zip(whole, now, strict=True):
+                    sizes[block] = size
+                for block, address in zip(program.left, places, strict=True):
+                    addresses[block] = address
+                return found
+        after = pool.copy()
+        grown, whole = after.run(program.events, addresses, sizes)
+        now = [sizes[block] for block in whole]
+        places = [addresses[block] for block in program.left]
+        result = (after, grown, whole, now, places)
+        if key is not None:
+            memory.seen[key] = result
+        return result
 
     def _number(self, content: object) -> int:
         return self._numbers.setdefault(content, len(self._numbers))
 
-    def _round(self, index: int, step: StepTrace) -> tuple[list[int], bytes]:
-        """Sizes of a step's own blocks in units, and each one's pool."""
+    def _round(self, index: int, step: StepTrace) -> tuple[list[int], bytes, Ints]:
+        """Sizes of a step's own blocks in units, and each one's pool; the sizes again."""
         found = self._rounded.get(index)
         if found is None:
             rounding = self.allocator._round
             known = {size: rounding(size) // UNIT if size else 0 for size in set(step.sizes)}
             rounded = [known[size] for size in step.sizes]
-            found = rounded, bytes([_pool_of(size) for size in rounded])
+            pools = bytes([_pool_of(size) for size in rounded])
+            found = rounded, pools, np.array(rounded, dtype=np.int64)
             self._rounded[index] = found
         return found
 
@@ -546,6 +590,8 @@ class _Cuda(_Run):
             return
         self.apart = take_apart(self.allocator, self.held)
         self.plain = self.apart is not None
+        if self.apart is not None:
+            self.units = np.array(self.apart.sizes, dtype=np.int64)
 
     def _be_exact(self) -> None:
         assert self.apart is not None

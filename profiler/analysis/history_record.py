@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
@@ -11,7 +10,7 @@ from profiler.analysis import memory
 from profiler.analysis.history import HistoryLevels, PeakStep, StepHistory
 from profiler.analysis.memory import Levels
 from profiler.lengths import Batch
-from profiler.record import Flops, History, HistorySeries, Kernel, Memory, Time
+from profiler.record import Flops, History, HistorySeries, Memory
 from profiler.trace import Block, Mark, Op, Trace
 
 #: Points that a stored history has at most.
@@ -129,41 +128,3 @@ def mean_flops(runs: Iterable[tuple[list[tuple[Op, int]], int]], steps: int) -> 
             totals["recompute" if op.recompute else op.phase] += op.flops * count * times
     phases = {phase: total // steps for phase, total in totals.items()}
     return Flops(total=sum(phases.values()), phases=phases)
-
-
-def mean_time(parts: Iterable[tuple[Time, int]], steps: int, tokens: int) -> Time:
-    """The mean step: the predicted time of all steps over their number; so are its kernels, whose
-    counts, FLOPs and bytes are rounded down.
-
-    Args:
-        parts: the time of each distinct step, and how often the step is run.
-        tokens: positions that all steps train on.
-    """
-    phases: Counter[str] = Counter()
-    kernels: dict[tuple[str, str], Kernel] = {}
-    for time, times in parts:
-        for phase, seconds in time.phases.items():
-            phases[phase] += seconds * times  # type: ignore[assignment]
-        for kernel in time.kernels:
-            total = kernels.setdefault(
-                (kernel.phase, kernel.name),
-                kernel.model_copy(update={"count": 0, "seconds": 0.0, "flops": 0, "bytes": 0}),
-            )
-            total.count += kernel.count * times
-            total.seconds += kernel.seconds * times
-            total.flops += kernel.flops * times
-            total.bytes += kernel.bytes * times
-    for kernel in kernels.values():
-        kernel.count //= steps
-        kernel.seconds /= steps
-        kernel.flops //= steps
-        kernel.bytes //= steps
-    mean = {phase: seconds / steps for phase, seconds in phases.items()}
-    step = sum(mean.values())
-    return Time(
-        source="predicted",
-        step=step,
-        phases=mean,
-        tokens_per_second=tokens / steps / step if step else 0.0,
-        kernels=sorted(kernels.values(), key=lambda kernel: -kernel.seconds),
-    )

@@ -8,8 +8,8 @@ of 512 bytes; between two segments lies a gap, so that no blocks merge across it
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from profiler.analysis.allocator import (
@@ -29,9 +29,9 @@ SMALL_UNITS = SMALL_SIZE // UNIT
 ADDRESS_BITS = 34
 _MASK = (1 << ADDRESS_BITS) - 1
 
-_SMALL_SEGMENT = SMALL_BUFFER // UNIT
-_OWN_SEGMENT = MIN_LARGE_ALLOC // UNIT
-_ROUND = ROUND_LARGE // UNIT
+SMALL_SEGMENT = SMALL_BUFFER // UNIT
+OWN_SEGMENT = MIN_LARGE_ALLOC // UNIT
+ROUND = ROUND_LARGE // UNIT
 
 
 class Pool(Protocol):
@@ -55,7 +55,7 @@ class Pool(Protocol):
 
     def run(
         self, program: Sequence[int], addresses: list[int], sizes: list[int]
-    ) -> list[tuple[int, int]]:
+    ) -> tuple[list[tuple[int, int]], list[int]]:
         """Allocate (+(i + 1)) and free (-(i + 1)) blocks, in order.
 
         Args:
@@ -63,7 +63,8 @@ class Pool(Protocol):
             sizes: of each block; where a rest is not split off it becomes part of the block.
 
         Returns:
-            (block, growth) of each allocation that took new memory.
+            (block, growth) of each allocation that took new memory, and the blocks that a rest
+            became part of.
         """
 
 
@@ -94,12 +95,17 @@ class FixedPool:
         self._layout: tuple[tuple[int, int], ...] | None = ()  # of the segments, shared by copies
 
     def copy(self) -> FixedPool:
-        new = FixedPool(small=self.small, large_segment=self.segment)
-        new.reserved = self.reserved
-        new.next = self.next
+        new = self.without_free()
         new.keys = self.keys.copy()
         new.starts = self.starts.copy()
         new.ends = self.ends.copy()
+        return new
+
+    def without_free(self) -> FixedPool:
+        """A pool with these segments, of which nothing is free."""
+        new = FixedPool(small=self.small, large_segment=self.segment)
+        new.reserved = self.reserved
+        new.next = self.next
         new.segments = self.segments.copy()
         new._layout = self._layout
         return new
@@ -111,8 +117,9 @@ class FixedPool:
 
     def run(
         self, program: Sequence[int], addresses: list[int], sizes: list[int]
-    ) -> list[tuple[int, int]]:
+    ) -> tuple[list[tuple[int, int]], list[int]]:
         grown: list[tuple[int, int]] = []
+        whole: list[int] = []
         keys, starts, ends = self.keys, self.starts, self.ends
         pop, pop_start, pop_end = keys.pop, starts.pop, ends.pop
         shift, mask = ADDRESS_BITS, _MASK
@@ -141,6 +148,7 @@ class FixedPool:
                     pop_end(address + free, None)
                     if rest:
                         sizes[block] = free
+                        whole.append(block)
                 addresses[block] = address
             else:
                 block = -event - 1
@@ -158,16 +166,37 @@ class FixedPool:
                 starts[address] = free
                 ends[end] = address
                 insort(keys, free << shift | address)
-        return grown
+        return grown, whole
+
+    def emptied(self) -> tuple[FixedPool, Callable[[int], int]]:
+        """This pool without the segments that are wholly free, its segments counted anew so that
+        what is equal but for addresses becomes equal, and where an address of a block is then."""
+        pool = FixedPool(small=self.small, large_segment=self.segment)
+        moves: dict[int, int] = {}
+        for start, length in self.segments.items():
+            if self.starts.get(start) != length:
+                moves[start] = pool.add_segment(length) - start
+        begins = sorted(moves)
+        ends = [start + self.segments[start] for start in begins]
+
+        def moved(address: int) -> int:
+            at = bisect_right(begins, address) - 1
+            return address + moves[begins[at]]
+
+        for address, size in self.starts.items():
+            at = bisect_right(begins, address) - 1
+            if at >= 0 and address < ends[at]:
+                pool.add_free(address + moves[begins[at]], size)
+        return pool, moved
 
     def _take(self, size: int) -> tuple[int, int]:
         """A new segment: its address and size."""
         if self.small:
-            length = _SMALL_SEGMENT
-        elif size < _OWN_SEGMENT:
+            length = SMALL_SEGMENT
+        elif size < OWN_SEGMENT:
             length = self.segment
         else:
-            length = -(-size // _ROUND) * _ROUND
+            length = -(-size // ROUND) * ROUND
         return self.add_segment(length), length
 
     def add_segment(self, length: int) -> int:
@@ -218,7 +247,7 @@ class ExpandablePool:
 
     def run(
         self, program: Sequence[int], addresses: list[int], sizes: list[int]
-    ) -> list[tuple[int, int]]:
+    ) -> tuple[list[tuple[int, int]], list[int]]:
         grown: list[tuple[int, int]] = []
         keys, starts, ends = self.keys, self.starts, self.ends
         pop, pop_start, pop_end = keys.pop, starts.pop, ends.pop
@@ -276,4 +305,4 @@ class ExpandablePool:
                 ends[end] = address
                 insort(keys, free << shift | address)
         self.reserved = top
-        return grown
+        return grown, []

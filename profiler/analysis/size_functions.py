@@ -2,17 +2,17 @@
 
 A tensor of a training step has as many elements as a polynomial of degree two at most says, in
 the length L and in L rounded up to what a kernel works with (8, 16, ... 128 positions); what an op
-reads and writes is a sum of such.
+reads and writes is a sum of such. A reduction's buffers have as many parts as it has thread blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import combinations
-from math import lcm
+from math import gcd, lcm
 
 import numpy as np
 
@@ -23,12 +23,19 @@ STEPS = (1, 8, 16, 32, 64, 128)
 HELD_OUT = 2
 
 #: Terms that a function has at most.
-MOST_TERMS = 4
+MOST_TERMS = 5
 
-#: Roundings (of one step, of one length) that a function may have where there are many: the choices
-#: of four terms would be hundreds of thousands.
+#: Terms up to which a function may have squares of roundings.
+FEW_TERMS = 4
+
+#: Things that a block of threads takes at most: `_THREADS` times `_LEAST`
+#: (`profiler.bench.cuda.reductions`).
+MOST_DIVISOR = 8192
+
+#: Roundings (of one step, of one length) that a function has at most, in terms of any kind, and
+#: in terms that are no squares of them: the choices would be hundreds of thousands.
 MOST_ROUNDINGS = 2
-MANY = 10
+MOST_PLAIN_ROUNDINGS = 3
 
 #: A term: the product of L + offset rounded up to a multiple of step, for each (step, offset).
 _Term = tuple[tuple[int, int], ...]
@@ -65,6 +72,40 @@ class SizeFunction:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockFunction:
+    """`unit` times as many thread blocks as L + `offset` positions need, `most` at most: a block
+    takes `divisor` things of which a position has `things`
+    (a split reduction's buffers, `profiler.bench.cuda.reductions`)."""
+
+    unit: int
+    things: int
+    divisor: int
+    offset: int
+    most: int
+
+    def __call__(self, length: int) -> int:
+        """The size at a length."""
+        blocks = -(-self.things * (length + self.offset) // self.divisor)
+        return self.unit * min(blocks, self.most)
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What an op reads and writes with its buffers: `rest` and `times` as much as `blocks`."""
+
+    rest: SizeFunction
+    blocks: BlockFunction
+    times: int
+
+    def __call__(self, length: int) -> int:
+        """The size at a length."""
+        return self.rest(length) + self.times * self.blocks(length)
+
+
+Function = SizeFunction | BlockFunction | Together
+
+
+@dataclass(frozen=True, slots=True)
 class Undecided:
     """More lengths are needed, this one among them: too few are known, or the functions that fit
     differ there."""
@@ -77,7 +118,8 @@ def find(
     sizes: Sequence[int],
     wanted: Sequence[int],
     offsets: tuple[int, ...] = (0,),
-) -> SizeFunction | Undecided | None:
+    buffers: Sequence[BlockFunction] = (),
+) -> Function | Undecided | None:
     """The function that has these sizes at these lengths, None if there is none.
 
     The fewest terms that fit count, and they must fit `HELD_OUT` lengths more than they have
@@ -86,9 +128,41 @@ def find(
 
     Args:
         offsets: what is added to a length before it is rounded (virtual tokens).
+        buffers: what may be part of the sizes, once or, as it is written and read, twice.
     """
+    found: Function | Undecided | None = _sum(lengths, sizes, wanted, offsets)
+    if isinstance(found, SizeFunction):
+        # Roundings can follow numbers of blocks for a while.
+        if any(step > 1 for term in found.terms for step, _ in term):
+            for block in _blocks_that_fit(lengths, sizes, offsets)[:1]:
+                for length in wanted:
+                    if _at(found, length) != block(length):
+                        return Undecided(length)
+        return found
+    if found is None:
+        found = _blocks(lengths, sizes, wanted, offsets)
+    if found is not None:
+        return found
+    for blocks in buffers:
+        for times in (1, 2):
+            rest = [size - times * blocks(one) for one, size in zip(lengths, sizes, strict=True)]
+            if min(rest) >= 0:
+                other = _sum(lengths, rest, wanted, offsets)
+                if isinstance(other, SizeFunction):
+                    return Together(other, blocks, times)
+                if other is not None:
+                    return other
+    if len(lengths) < MOST_TERMS + HELD_OUT:
+        return Undecided(_far(lengths, wanted))
+    return None
+
+
+def _sum(
+    lengths: Sequence[int], sizes: Sequence[int], wanted: Sequence[int], offsets: tuple[int, ...]
+) -> SizeFunction | Undecided | None:
+    """The sum of terms that fits."""
     if len(lengths) <= HELD_OUT:
-        return Undecided(wanted[0])
+        return Undecided(_far(lengths, wanted))
     if all(size == sizes[0] for size in sizes):
         return SizeFunction(((),), (sizes[0],))
     for count in range(1, MOST_TERMS + 1):
@@ -96,19 +170,72 @@ def find(
         if not fitting:
             continue
         if len(lengths) < count + HELD_OUT:
-            return Undecided(wanted[0])
+            return Undecided(_far(lengths, wanted))
         # One that is seen on too few steps of its rounding still speaks against the others.
         first = next((one for one in fitting if _is_seen(one, lengths)), None)
         if first is None:
-            return Undecided(wanted[0])
+            return Undecided(_far(lengths, wanted))
         for length in wanted:
             size = _at(first, length)
             if size is None or any(_at(other, length) != size for other in fitting):
                 return Undecided(length)
         return first
-    if len(lengths) < MOST_TERMS + HELD_OUT:
-        return Undecided(wanted[0])
     return None
+
+
+def _blocks(
+    lengths: Sequence[int], sizes: Sequence[int], wanted: Sequence[int], offsets: tuple[int, ...]
+) -> BlockFunction | Undecided | None:
+    """The numbers of blocks that are these sizes, on which those that fit agree."""
+    fitting = _blocks_that_fit(lengths, sizes, offsets)
+    if not fitting:
+        return None
+    highest = max(sizes)
+    below = [length for length, size in zip(lengths, sizes, strict=True) if size < highest]
+    if len(below) <= HELD_OUT:
+        full = min(length for length in lengths if length not in below)
+        before = [length for length in wanted if length < full]
+        return Undecided(_far(lengths, before)) if before else None
+    for length in wanted:
+        if len({function(length) for function in fitting}) > 1:
+            return Undecided(length)
+    return fitting[0]
+
+
+def _blocks_that_fit(
+    lengths: Sequence[int], sizes: Sequence[int], offsets: tuple[int, ...]
+) -> list[BlockFunction]:
+    """With the smallest divisor, a power of two, that fits, and the two after it."""
+    unit = gcd(*sizes)
+    if unit == 0:
+        return []
+    most = max(sizes) // unit
+    for offset in offsets:
+        if min(lengths) + offset <= 0:
+            continue
+        least, highest = Fraction(0), Fraction(most)  # things a divisor: above, and up to
+        for length, size in zip(lengths, sizes, strict=True):
+            count = size // unit
+            least = max(least, Fraction(count - 1, length + offset))
+            if count < most:
+                highest = min(highest, Fraction(count, length + offset))
+        if least >= highest:
+            continue
+        divisor = 1
+        while divisor <= MOST_DIVISOR and Fraction(int(highest * divisor), divisor) <= least:
+            divisor *= 2
+        if divisor <= MOST_DIVISOR:
+            return [
+                BlockFunction(unit, things, finer, offset, most)
+                for finer in (divisor, 2 * divisor, 4 * divisor)
+                for things in range(int(highest * finer), int(least * finer), -1)
+            ]
+    return []
+
+
+def _far(lengths: Sequence[int], wanted: Sequence[int]) -> int:
+    """The wanted length that is furthest from those known."""
+    return max(wanted, key=lambda one: min((abs(one - other) for other in lengths), default=0))
 
 
 def _fitting(
@@ -143,20 +270,38 @@ _Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 def _choices(
     count: int, offsets: tuple[int, ...]
 ) -> tuple[list[_Term], np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
-    """The terms that there are, and the places of those that a function of so many may have."""
-    rounded = [(step, offset) for step in STEPS[1:] for offset in offsets]
-    plain: list[_Term] = [(), (_LENGTH,), (_LENGTH, _LENGTH)]
-    terms = list(plain)
-    places: dict[tuple[int, int], list[int]] = {}
-    for one in rounded:
-        places[one] = list(range(len(terms), len(terms) + 3))
-        terms += [(one,), (_LENGTH, one), (one, one)]
-    among = list(range(len(plain)))
-    chosen = set(combinations(among, count))
-    most = min(MOST_TERMS if len(rounded) <= MANY else MOST_ROUNDINGS, len(rounded))
-    for some in combinations(rounded, most):
-        chosen.update(combinations(among + [at for one in some for at in places[one]], count))
-    return terms, np.array(sorted(chosen), dtype=np.int64)
+    """The terms that there are, and the places of those that a function of so many may have.
+
+    A function is of the length plus one offset, and the roundings of that: what is a square of the
+    sum takes three terms in the length alone.
+    """
+    places: dict[_Term, int] = {}
+
+    def place(*term: tuple[int, int]) -> int:
+        return places.setdefault(term, len(places))
+
+    chosen: set[tuple[int, ...]] = set()
+    for offset in offsets:
+        whole = (1, offset)
+        among = [place(), place(whole), place(whole, whole)]
+        if whole != _LENGTH:
+            among.append(place(_LENGTH, whole))
+        of_it = [(step, offset) for step in STEPS[1:]]
+        chosen.update(combinations(sorted(among), count))
+        if count <= FEW_TERMS:
+            for some in combinations(of_it, MOST_ROUNDINGS):
+                more = {at for one in some for at in _with_rounding(one, place)}
+                chosen.update(combinations(sorted({*among, *more}), count))
+        for some in combinations(of_it, MOST_PLAIN_ROUNDINGS):
+            more = {at for one in some for at in (place(one), place(whole, one))}
+            chosen.update(combinations(sorted({*among, *more}), count))
+    return list(places), np.array(sorted(chosen), dtype=np.int64)
+
+
+def _with_rounding(one: tuple[int, int], place: Callable[..., int]) -> list[int]:
+    """The terms with one rounding: alone, with the length, with what is rounded, squared."""
+    whole = (1, one[1])
+    return [place(one), place(_LENGTH, one), place(whole, one), place(one, one)]
 
 
 @lru_cache(maxsize=8)

@@ -13,6 +13,7 @@ simulated itself.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -21,7 +22,7 @@ from itertools import pairwise, product
 import torch
 
 from profiler.analysis.history import StepHistory, StepKind, StepTrace
-from profiler.analysis.size_functions import SizeFunction, Undecided, find
+from profiler.analysis.size_functions import BlockFunction, Function, Undecided, find
 from profiler.bench.load import Load
 from profiler.bench.simulated import Feed, simulate
 from profiler.errors import UnsupportedError
@@ -51,6 +52,7 @@ class History:
         trace: of the session; its ops and blocks are those of the simulated steps.
         before: what comes before the first step.
         ops: of each of `steps.steps`, alike ones together: an op and how often it runs.
+        whole: which of these were simulated; their ops are each alone and in order.
         simulated: how many shapes were simulated.
         shapes: how many the run has.
     """
@@ -59,6 +61,7 @@ class History:
     trace: Trace
     before: Trace
     ops: list[list[tuple[Op, int]]]
+    whole: list[bool]
     simulated: int
     shapes: int
 
@@ -143,6 +146,8 @@ class _Session:
             self.first.append(self._step(feed, batch))
         if len(self.first) == len(self.history.batches):
             return
+        for batch, form in zip(self.history.batches, self.first, strict=False):
+            self._class(batch.shape, form.found).put(batch.shape.length, form)
         state = self.first[-1].leaves
         leads: dict[int, Batch] = {}  # a batch whose step leaves what another must find
         while (wanted := self._wanted()) is not None:
@@ -161,6 +166,7 @@ class _Session:
         self._check_categories(trace)
         steps: list[StepTrace] = []
         ops: list[list[tuple[Op, int]]] = []
+        whole = [True for _ in self.first]
         order: list[int] = []
         for form in self.first:
             order.append(len(steps))
@@ -174,6 +180,7 @@ class _Session:
                 step, run = one.step(batch.shape.length)
                 steps.append(step)
                 ops.append(run)
+                whole.append(batch.shape.length in one.forms)
             order.append(place)
         blocks = max(trace.events[: self.begin], default=0)
         before = Trace(
@@ -199,6 +206,7 @@ class _Session:
             trace=trace,
             before=before,
             ops=ops,
+            whole=whole,
             simulated=len(simulated),
             shapes=len({batch.shape for batch in self.history.batches}),
         )
@@ -325,7 +333,7 @@ class _Derived:
     takes."""
 
     form: _Form
-    functions: list[SizeFunction]
+    functions: list[Function]
     sizes: list[int]
     shapes: list[tuple[int, ...]]
     ops: list[tuple[int, int, int, int]]  # (op, count, FLOPs' function, bytes' function)
@@ -344,7 +352,7 @@ class _Class:
         self.derived: dict[int, _Derived] = {}
         self.offsets: tuple[int, ...] = (0,)
         self._settled: list[int] = []
-        self._dims: dict[int, set[int]] = {}
+        self._dims: dict[int, Counter[int]] = {}
 
     def put(self, length: int, form: _Form) -> None:
         """A step was simulated."""
@@ -405,9 +413,18 @@ class _Class:
         for length, form in self.forms.items():
             if length not in self._dims:
                 blocks = self.trace.blocks[form.blocks.start : form.blocks.stop]
-                self._dims[length] = {size - length for block in blocks for size in block.shape}
-        common = set.intersection(*self._dims.values())
-        return (0, *sorted(offset for offset in common if abs(offset) > 1))
+                self._dims[length] = Counter(
+                    size - length for block in blocks for size in block.shape
+                )
+        often = {
+            offset: sum(dims[offset] for dims in self._dims.values())
+            for offset in set.intersection(*(set(dims) for dims in self._dims.values()))
+        }
+        offsets = [0]
+        for offset in sorted(often, key=lambda one: (-often[one], abs(one), one)):
+            if all(abs(offset - other) > 1 for other in offsets):
+                offsets.append(offset)
+        return (0, *sorted(offsets[1:]))
 
     def _missing(self, lengths: list[int], divided: _Divisions) -> int | None:
         unknown = [length for length in lengths if length not in self.forms]
@@ -495,10 +512,11 @@ def _functions(
         key = (op.name, op.phase, op.dtype, op.recompute, flops, nbytes)
         before = alike.get(key, (start + place, 0, flops, nbytes))
         alike[key] = (before[0], before[1] + 1, flops, nbytes)
-    functions = []
+    functions: list[Function] = []
     for values in numbers:
-        function = find(lengths, values, wanted, offsets)
-        if not isinstance(function, SizeFunction):
+        buffers = [one for one in functions if isinstance(one, BlockFunction)]
+        function = find(lengths, values, wanted, offsets, list(dict.fromkeys(buffers)))
+        if function is None or isinstance(function, Undecided):
             return function
         functions.append(function)
     return _Derived(forms[0][1], functions, sizes, shapes, list(alike.values()))

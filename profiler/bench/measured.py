@@ -3,7 +3,7 @@
 In this order, in a process that has done nothing else: a warm-up and one step under the storage
 tracker, inside the memory window of `torch.profiler` (whose figures are right only if it opens
 before the first step); the timed steps, bare; one more step under `torch.profiler` for its kernels.
-`time` comes from the bare steps alone.
+`time` comes from the bare steps, its kernels' shares of it from the last one.
 
 The CUDA half (events, allocator statistics) is written to be read: no GPU has run it.
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from profiler.analysis import flops, memory
+from profiler.analysis import flops, memory, utilisation
 from profiler.analysis.alloc_conf import AllocConf
 from profiler.bench import cuda_memory, kernels, weights
 from profiler.bench.categories import decide
@@ -33,6 +33,8 @@ from profiler.bench.nvml import Sampler
 from profiler.bench.subject_trace import TraceProbe, batch_values, register, register_maps
 from profiler.bench.tracker import Rules, StorageTracker
 from profiler.environment import environment
+from profiler.hardware.devices import Device
+from profiler.hardware.recognise import recognise
 from profiler.record import Record, Time
 from profiler.resolve import Cell
 from profiler.store import Store
@@ -80,6 +82,7 @@ def measure(cell: Cell, *, traces: Path | None = None) -> Record:
     if device == "cpu":  # a GPU's bytes are the allocator's own
         assert spec.optimizer is not None
         record.approximations = list(optimizers.approximations(spec.optimizer, cuda=False))
+    record.approximations += flops.approximations(trace)
     timer = _timer(device)
     with Sampler(_uuid()) if device == "cuda" else contextlib.nullcontext() as sampler:
         assert spec.steps is not None
@@ -90,11 +93,14 @@ def measure(cell: Cell, *, traces: Path | None = None) -> Record:
     if sampler is not None:
         reading = sampler.reading
         record.energy = reading.energy(spec.steps) if reading is not None else None
+        record.device_state = reading.state() if reading is not None else None
         held = reading.process_memory if reading is not None else None
         record.memory = cuda_memory.measure(step, record.memory, held)
     tokens = spec.batch_size * spec.seq_len * spec.grad_accumulation
-    record.time = timer.time(tokens)
-    record.time.kernels = kernels.profile(step, trace, device)
+    profile = kernels.profile(step, trace, device)
+    record.time = kernels.into(timer.time(tokens), profile, on_device=device == "cuda")
+    if device == "cuda":
+        record.time.mfu = utilisation.on_device(record.flops, record.time.step, spec, _card())
     assert record.memory.peak_allocated is not None
     process["rss_explained"] = process["rss_before"] + record.memory.peak_allocated
     record.memory.process = process
@@ -285,6 +291,17 @@ class CudaTimer(CpuTimer):
         self._events.clear()
         self.steps.append(self._current)
         self._current = dict.fromkeys(PHASES, 0.0)
+
+
+def _card() -> Device | None:
+    """The device as the table of GPUs has it."""
+    properties = torch.cuda.get_device_properties(0)
+    return recognise(
+        properties.name,
+        compute_capability=(properties.major, properties.minor),
+        sm_count=properties.multi_processor_count,
+        memory_bytes=properties.total_memory,
+    )
 
 
 def _uuid() -> str:

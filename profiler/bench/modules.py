@@ -27,6 +27,7 @@ class ModulePaths:
         get_head = getattr(model, "get_output_embeddings", None)
         self._head = get_head() if get_head is not None else None
         self._stack: list[str] = []
+        self._entered = 0
         self.current = ""
         self.depth = 0
         self.after_head = False
@@ -39,6 +40,11 @@ class ModulePaths:
     def of_parameter(self, parameter: torch.Tensor) -> str:
         """Path of the module that holds a parameter."""
         return self._parameters.get(id(parameter), "")
+
+    def take_entered(self) -> int:
+        """How many modules were called since this was last asked."""
+        entered, self._entered = self._entered, 0
+        return entered
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -60,6 +66,7 @@ class ModulePaths:
         self._stack.append(path)
         self.current = path
         self.depth += 1
+        self._entered += 1
         if getattr(module, "computes_loss", False):  # a head that is part of the loss
             self.after_head = True
 

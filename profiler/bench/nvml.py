@@ -1,8 +1,8 @@
-"""Energy, power and memory of a CUDA device beside a measured run, from NVML.
+"""Energy, power, clocks, temperature and memory of a CUDA device beside a measured run, from NVML.
 
-A thread asks the driver (nvidia-ml-py, which is `import pynvml`) some times a second. Without a
-driver, a card or a counter there is no figure, and never an error. No GPU has run this: it is
-tested against a stand-in for pynvml only.
+A thread asks the driver (nvidia-ml-py, which is `import pynvml`) some times a second; it only asks,
+and changes no setting. Without a driver, a card or a counter there is no figure, and never an
+error. No GPU has run this: it is tested against a stand-in for pynvml only.
 
 https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
 """
@@ -11,14 +11,27 @@ from __future__ import annotations
 
 import itertools
 import os
+import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from profiler.record import Energy
+from profiler.record import DeviceState, Energy
+
+#: What is asked of the device in each sample beside its power and memory: the function, and the
+#: numbers of nvml.h for what it is asked (nvmlClockType_t, nvmlTemperatureSensors_t).
+_ASKED = {
+    "sm_clock_mhz": ("nvmlDeviceGetClockInfo", 1),
+    "memory_clock_mhz": ("nvmlDeviceGetClockInfo", 2),
+    "temperature_celsius": ("nvmlDeviceGetTemperature", 0),
+}
+
+#: Reasons for a lower clock than the device could have: power cap, slowdowns by the hardware, by
+#: heat, by the power supply (nvml.h, nvmlClocksEventReason*).
+_LIMITS = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +43,7 @@ class Reading:
     second is coarse), or the power samples' integral. `device_memory` is the most bytes in use on
     the device by all processes, `process_memory` the most by this process, its CUDA context
     included; None where the driver does not say (a container with process ids of its own).
+    `samples` has what the thread was told, by the names of `DeviceState`.
     """
 
     seconds: float
@@ -37,12 +51,39 @@ class Reading:
     source: str | None
     device_memory: int | None
     process_memory: int | None
+    samples: dict[str, list[float]] = field(default_factory=dict)
 
     def energy(self, steps: int) -> Energy | None:
         """Energy of one of `steps` equal steps that filled the window."""
         if self.joules is None or self.seconds <= 0:
             return None
-        return Energy(joules=self.joules / steps, mean_watts=self.joules / self.seconds)
+        return Energy(
+            joules=self.joules / steps,
+            mean_watts=self.joules / self.seconds,
+            source=self.source,
+        )
+
+    def state(self) -> DeviceState | None:
+        """The samples in short, None if the driver told nothing."""
+        samples = dict(self.samples)
+        limited = samples.pop("limited", None)
+        count = max(map(len, self.samples.values()), default=0)
+        if not count:
+            return None
+        return DeviceState(
+            seconds=self.seconds,
+            samples=count,
+            limited=statistics.fmean(limited) if limited else None,
+            **{
+                name: {
+                    "min": min(values),
+                    "median": statistics.median(values),
+                    "max": max(values),
+                }
+                for name, values in samples.items()
+                if values
+            },
+        )
 
 
 class Sampler:
@@ -79,6 +120,7 @@ class Sampler:
         self._watts: list[tuple[float, float]] = []
         self._device_memory: list[int] = []
         self._process_memory: list[int] = []
+        self._samples: dict[str, list[float]] = {}
         self._started: tuple[float, Any] = (0.0, None)
 
     def __enter__(self) -> Sampler:
@@ -111,6 +153,7 @@ class Sampler:
             source=source,
             device_memory=max(self._device_memory, default=None),
             process_memory=max(self._process_memory, default=None),
+            samples=self._samples,
         )
 
     def _open(self) -> Any:
@@ -141,12 +184,26 @@ class Sampler:
         milliwatts = self._ask("nvmlDeviceGetPowerUsage", self._device)
         if milliwatts is not None:
             self._watts.append((self._clock(), milliwatts / 1e3))
+            self._keep("power_watts", milliwatts / 1e3)
         memory = self._ask("nvmlDeviceGetMemoryInfo", self._device)
         if memory is not None:
             self._device_memory.append(int(memory.used))
+            self._keep("memory_bytes", int(memory.used))
+        for name, (function, what) in _ASKED.items():
+            value = self._ask(function, self._device, what)
+            if value is not None:
+                self._keep(name, float(value))
+        reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons", self._device)
+        if reasons is None:  # its name before NVML 12.535
+            reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", self._device)
+        if reasons is not None:
+            self._keep("limited", float(bool(reasons & _LIMITS)))
         for process in self._ask("nvmlDeviceGetComputeRunningProcesses", self._device) or ():
             if process.pid == os.getpid() and process.usedGpuMemory is not None:
                 self._process_memory.append(int(process.usedGpuMemory))
+
+    def _keep(self, name: str, value: float) -> None:
+        self._samples.setdefault(name, []).append(value)
 
     def _millijoules(self) -> Any:
         return self._ask("nvmlDeviceGetTotalEnergyConsumption", self._device)

@@ -72,7 +72,7 @@ def simulate(
         optimizers.warm_up(step.optimizer)
         _fake_maps(step.optimizer, mode)
         register_maps(tracker, step.optimizer)
-        stack.enter_context(_values_are_known())
+        stack.enter_context(values_are_known())
         if device is not None:
             stack.enter_context(cuda.paged_state(tracker))
         stack.enter_context(paths.watching())
@@ -160,7 +160,7 @@ def _fake_maps(optimizer: torch.optim.Optimizer, mode: FakeTensorMode) -> None:
 
 
 @contextmanager
-def _values_are_known() -> Iterator[None]:
+def values_are_known() -> Iterator[None]:
     """Let `transformers` look at values, which it does not with tensors it takes for traced.
 
     The shadows answer. (transformers/utils/import_utils.py, `is_tracing`, which modules import by

@@ -20,17 +20,18 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from profiler.bench import accumulation, packed_products
+from profiler.bench import accumulation, flop_formulas, layouts, packed_products
 from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.bench.modules import ModulePaths
+from profiler.bench.op_work import Kind, OpWork, kind
 from profiler.bench.sources import Sources
 from profiler.subject.shadows import Shadows, asks
 from profiler.trace import Block, Mark, Op, Trace
 
 aten = torch.ops.aten
 _STRIDED = torch.strided
+_TENSOR = torch.Tensor
 _DEVICE = torch.ops.prim.device.default
 
 #: Where an op stands: its module's path, whether it comes after the output embedding, and the
@@ -52,19 +53,23 @@ class Rules:
         check: raises what the device's kernel would, `f(func, args)`.
         inside: what a kernel allocates for itself while it runs, `f(args, kwargs) -> sizes`; the
             sizes live until the kernel returns.
-        on_op: called before each op with its packet's name; yields (bytes, op) of allocations
-            that stay for ever (library workspaces).
+        result_first: ops whose result is allocated before what their kernel takes inside.
+        on_op: called for each op with its packet's name, once its result is there; yields
+            (bytes, op) of allocations that stay for ever (library workspaces).
         host: there is a host beside the device: literals of `torch.tensor` stay there, and so do
             tensors on meta (`profiler.subject.fake_build`); neither is the device's memory.
         on_host: which outputs of an op are on the host, too, by position.
+        cache_bytes: of the device's last cache.
     """
 
     replace: dict[Any, Callable[..., Any]] = field(default_factory=dict)
     check: dict[Any, Callable[..., None]] = field(default_factory=dict)
     inside: dict[Any, Callable[..., list[int]]] = field(default_factory=dict)
+    result_first: frozenset[Any] = frozenset()
     on_op: Callable[[str, str], list[tuple[int, str]]] | None = None
     host: bool = False
     on_host: dict[Any, frozenset[int]] = field(default_factory=dict)
+    cache_bytes: int = 0
 
 
 class _StorageRef(weakref.ref):  # type: ignore[type-arg]
@@ -86,8 +91,10 @@ class _OpInfo:
     replace: Callable[..., Any] | None
     check: Callable[..., None] | None
     inside: Callable[..., list[int]] | None
+    result_first: bool
     asks: bool
     on_host: frozenset[int]
+    work: Kind
 
 
 @dataclass(slots=True)
@@ -116,7 +123,6 @@ class StorageTracker(TorchDispatchMode):
         dispatch: FakeDispatch | None = None,
     ) -> None:
         super().__init__()
-        packed_products.register_flops()
         self.trace = trace
         self.paths = paths
         self.rules = rules
@@ -131,6 +137,8 @@ class StorageTracker(TorchDispatchMode):
         self._live: dict[int, _StorageRef | None] = {}
         self._infos: dict[Any, _OpInfo] = {}
         self._dispatch: Callable[..., Any] = dispatch or _as_it_is
+        self._work = OpWork(rules.cache_bytes, self._is_on_host)
+        self._views = 0
         self._sources = Sources()
         self._sequence: dict[int, _Place] = {}
         self._node_key = 0
@@ -219,26 +227,21 @@ class StorageTracker(TorchDispatchMode):
         if info is None:
             info = self._info(func)
         if info.view:
+            self._views += 1
             out = self._dispatch(func, args, kwargs)
             if func is aten.lift_fresh.default:  # a literal: the only real tensor there is
                 self.shadows.follow(func, args, kwargs, out)
+                if self.rules.host:
+                    storage = out.untyped_storage()
+                    self._forget_later(storage, storage._cdata, -1)
             new = torch._C._autograd._get_sequence_nr() - 1 not in self._sequence
             if new and (self.current_phase == "forward" or self.paths.depth):
                 self._where()  # a view allocates nothing, but its node's backward may
             return out
         place = self._where()
         module = place[0]
-        if self.rules.on_op is not None:
-            for nbytes, op in self.rules.on_op(info.name, self.current_phase):
-                self.allocate_for_ever(nbytes, op, "workspaces")
-        inside: list[int] = []
-        if info.inside is not None:
-            for nbytes in info.inside(args, kwargs):
-                inside.append(
-                    self._event(
-                        nbytes, "temporaries", info.name, module, (nbytes,), "uint8", place[2]
-                    )
-                )
+        sizes = info.inside(args, kwargs) if info.inside is not None else []
+        inside = [] if info.result_first else self._take_inside(sizes, info.name, place)
         answer = self.shadows.answer(func, args, kwargs) if info.asks else None
         if answer is not None:
             out = answer[0]
@@ -258,7 +261,6 @@ class StorageTracker(TorchDispatchMode):
         if answer is None:
             self.shadows.follow(func, args, kwargs, out)
 
-        nbytes = 0
         dtype = info.factors
         outs = (out,) if isinstance(out, torch.Tensor) else out
         if isinstance(outs, (tuple, list)):
@@ -268,22 +270,24 @@ class StorageTracker(TorchDispatchMode):
                         storage = tensor.untyped_storage()
                         self._forget_later(storage, storage._cdata, -1)
                         continue
-                    nbytes += tensor.numel() * tensor.element_size()
                     dtype = dtype or _DTYPE_NAMES[tensor.dtype]
                     for part in (tensor,) if tensor.layout is _STRIDED else _parts(tensor):
                         storage = part.untyped_storage()
                         if storage._cdata not in self._live:
                             self._allocate(storage, part, info.name, module, UNDECIDED, place)
+        if info.result_first:
+            inside = self._take_inside(sizes, info.name, place)
+        if self.rules.on_op is not None:
+            for size, op in self.rules.on_op(info.name, self.current_phase):
+                self.allocate_for_ever(size, op, "workspaces")
         for block in reversed(inside):
             self.trace.events.append(-(block + 1))
-        for argument in args:
-            if isinstance(argument, torch.Tensor):
-                nbytes += argument.numel() * argument.element_size()
-                dtype = dtype or _DTYPE_NAMES[argument.dtype]
-            elif isinstance(argument, (list, tuple)):
-                for item in argument:
-                    if isinstance(item, torch.Tensor):
-                        nbytes += item.numel() * item.element_size()
+        if info.on_host and isinstance(outs, (tuple, list)):
+            outs = [one for place, one in enumerate(outs) if place not in info.on_host]
+        if not dtype:
+            dtype = _first_dtype(args)
+        taken = sum([self.trace.blocks[block].nbytes for block in inside])
+        work = self._work.measure(info.work, args, outs, taken)
         flops = 0
         if info.flops is not None:
             flops = int(info.flops(*args, **kwargs, out_val=out))
@@ -294,15 +298,33 @@ class StorageTracker(TorchDispatchMode):
                 module,
                 self.step,
                 flops,
-                nbytes,
+                work.nbytes,
                 dtype,
                 self._recomputing,
                 len(self.trace.events),
+                work.cached,
+                work.product,
+                work.kernels,
+                work.items,
+                self._views,
+                self.paths.take_entered(),
+                work.waits,
+                causal=work.causal,
             )
         )
+        self._views = 0
+        if not self.trace.cuda:
+            self.trace.ops[-1].transposed = layouts.transposed(func, args)
         return out
 
     # --- inside --------------------------------------------------------------------------------
+
+    def _take_inside(self, sizes: list[int], op: str, place: _Place) -> list[int]:
+        """The blocks that a kernel takes for itself."""
+        return [
+            self._event(size, "temporaries", op, place[0], (size,), "uint8", place[2])
+            for size in sizes
+        ]
 
     def _info(self, func: Any) -> _OpInfo:
         packet = getattr(func, "_overloadpacket", func)
@@ -311,12 +333,14 @@ class StorageTracker(TorchDispatchMode):
             name=name,
             factors=packed_products.FACTORS.get(name, ""),
             view=bool(getattr(func, "is_view", False)),
-            flops=flop_registry.get(packet),
+            flops=flop_formulas.formula(packet),
             replace=self.rules.replace.get(func),
             check=self.rules.check.get(func),
             inside=self.rules.inside.get(func),
+            result_first=func in self.rules.result_first,
             asks=asks(func),
             on_host=self.rules.on_host.get(func, _NONE),
+            work=kind(func),
         )
         return info
 
@@ -378,7 +402,7 @@ class StorageTracker(TorchDispatchMode):
             self.trace.outside[self.outside] = self.trace.outside.get(self.outside, 0) + nbytes
             self._forget_later(storage, key, -1)
             return
-        if self.rules.host and (op == "aten.lift_fresh" or _on_meta(tensor)):
+        if self.rules.host and _on_meta(tensor):
             self._forget_later(storage, key, -1)
             return
         block = self._event(
@@ -386,6 +410,12 @@ class StorageTracker(TorchDispatchMode):
         )
         self.origins[block].after_head = place[1]
         self._forget_later(storage, key, block)
+
+    def _is_on_host(self, key: int) -> bool:
+        if not self.rules.host:
+            return False
+        ref = self._live.get(key)
+        return ref is None or ref.block < 0  # a literal is never seen allocated
 
     def _forget_later(self, storage: torch.UntypedStorage, key: int, block: int) -> None:
         ref = _StorageRef(storage, self._freed)
@@ -433,6 +463,17 @@ class StorageTracker(TorchDispatchMode):
 
 def _as_it_is(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return func(*args, **kwargs)
+
+
+def _first_dtype(args: tuple[Any, ...]) -> str:
+    """The type of the first tensor among the arguments, else of the first in a list of them."""
+    for argument in args:
+        if isinstance(argument, _TENSOR):
+            return _DTYPE_NAMES[argument.dtype]
+    for argument in args:
+        if isinstance(argument, (list, tuple)) and argument and isinstance(argument[0], _TENSOR):
+            return _DTYPE_NAMES[argument[0].dtype]
+    return ""
 
 
 def _on_meta(tensor: torch.Tensor) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from profiler.analysis import again, roofline
+from profiler.analysis import again, step_time
 from profiler.record import Record
 from profiler.trace import PHASES, Mark, Op, Trace
 
 #: Nanoseconds of what has no time: an op without one, an event where no ops are.
 UNIT = 1000
 
-PREDICTED = "predicted: each op at its card's roofline, one after another"
+PREDICTED = "predicted: each op on its card, from the end of the one before, waiting included"
 MEASURED = (
     "measured: the median time of each phase, divided over its ops as torch.profiler saw their "
     "kinds in it"
@@ -94,7 +95,7 @@ def durations(record: Record, trace: Trace) -> tuple[list[float], str]:
     time = record.time
     device = again.simulated_device(record.spec)
     if time is not None and device is not None:
-        return [roofline.op_seconds(op, device) for op in trace.ops], PREDICTED
+        return step_time.spans(trace.ops, device), PREDICTED
     if time is not None and time.source == "measured" and time.kernels:
         return _measured(record, trace), MEASURED
     return [UNIT / 1e9] * len(trace.ops), ORDER
@@ -103,11 +104,12 @@ def durations(record: Record, trace: Trace) -> tuple[list[float], str]:
 def _measured(record: Record, trace: Trace) -> list[float]:
     """The mean of an op's kind in its phase, scaled so that the phase takes what it took bare."""
     assert record.time is not None
-    kinds = {
-        (kernel.phase, kernel.op): kernel.seconds / kernel.count
-        for kernel in record.time.kernels
-        if kernel.count
-    }
+    kinds: dict[tuple[str, str], float] = {}
+    for kernel in record.time.kernels:  # a GPU's: several of an op
+        kind = (kernel.phase, kernel.op)
+        kinds[kind] = kinds.get(kind, 0.0) + kernel.seconds
+    often = Counter((op.phase, op.name) for op in trace.ops if op.step == 1)
+    kinds = {kind: seconds / often[kind] for kind, seconds in kinds.items() if often[kind]}
     plain = [kinds.get((op.phase, op.name), 0.0) for op in trace.ops]
     sums: dict[tuple[str, int], float] = {}
     for op, seconds in zip(trace.ops, plain, strict=True):
@@ -119,7 +121,7 @@ def _measured(record: Record, trace: Trace) -> list[float]:
     for op, seconds in zip(trace.ops, plain, strict=True):
         key = (op.phase, op.step)
         whole = record.time.phases.get(op.phase, 0.0) if op.phase in PHASES else sums[key]
-        # On a GPU no kernel has an op's name: its phase is divided evenly.
+        # Where no kernel has an op's name the phase is divided evenly.
         share = seconds / sums[key] if sums[key] else 1 / counts[key]
         result.append(whole * share)
     return result

@@ -21,6 +21,7 @@ _LEFT_OUT = frozenset(
     (
         *("memory.history.series", "memory.holders", "memory.largest_at_peak"),
         *("memory.modules", "memory.timeline", "time.kernels"),
+        *("flops.modules", "time.modules"),
     )
 )
 

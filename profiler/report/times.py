@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from profiler.analysis.cost_model import BOUNDS
 from profiler.record import Kernel, Time
 from profiler.report import units
 from profiler.report.cells import Cell, distinct, grouped
@@ -40,6 +41,8 @@ def _steps(cells: Sequence[Cell], source: str) -> Table:
     spread = [name for name in _SPREAD if name in found] + sorted(found - set(_SPREAD))
     divisor, unit = units.seconds_unit([time_of(cell).step for cell in cells])
     varied = len(distinct(cell.workload for cell in cells)) > 1
+    utilised = any(time_of(cell).mfu is not None for cell in cells)
+    bounds = [name for name in BOUNDS if any(name in time_of(cell).bound for cell in cells)]
 
     def row(cell: Cell) -> list[Field]:
         time = time_of(cell)
@@ -48,8 +51,10 @@ def _steps(cells: Sequence[Cell], source: str) -> Table:
             *([Field(cell.workload)] if varied else []),
             _seconds(time.step, divisor, "total"),
             *(_seconds(time.phases.get(name), divisor) for name in phases),
+            *(_seconds(time.bound.get(name), divisor) for name in bounds),
             *(_seconds((time.spread or {}).get(name), divisor) for name in spread),
             Field(units.scaled(time.tokens_per_second, 1), time.tokens_per_second, "rate"),
+            *([_utilisation(time)] if utilised else []),
         ]
 
     return Table(
@@ -59,8 +64,10 @@ def _steps(cells: Sequence[Cell], source: str) -> Table:
             *([Column("batch × length", number=False)] if varied else []),
             Column("step", unit),
             *(Column(name, unit) for name in phases),
+            *(Column(f"bound by {name}", unit) for name in bounds),
             *(Column(f"steps: {name}", unit) for name in spread),
             Column("tokens", "per second"),
+            *([Column("model FLOPs utilisation", "%")] if utilised else []),
         ],
         groups=[
             Rows(_heading(group), [row(cell) for cell in group])
@@ -80,7 +87,8 @@ def ops(cell: Cell) -> Table:
     """The ops of a cell that take longest, and all others together."""
     time = time_of(cell)
     ranked = sorted(time.kernels, key=lambda kernel: -kernel.seconds)
-    total = sum(kernel.seconds for kernel in ranked)
+    outside = sum(time.outside_kernels.values())
+    total = sum(kernel.seconds for kernel in ranked) + outside
     per_second, second = units.seconds_unit([kernel.seconds for kernel in ranked])
     per_flop, flop = units.flops_unit([kernel.flops for kernel in ranked])
     # The profiler and the dispatcher write one name in two ways, `aten::mm` and `aten.mm`.
@@ -117,6 +125,11 @@ def ops(cell: Cell) -> Table:
     if rest:
         empty = [Field("")] * (2 if named else 1)
         rows.append([Field(f"{len(rest)} others"), *empty, *numbers(rest)])
+    if outside:
+        share = Field(units.percent(outside, total).removesuffix(" %"))
+        none = [Field(units.NONE)] * 3
+        named_by = [Field("outside kernels"), *([Field("")] if named else []), Field("")]
+        rows.append([*named_by, none[0], _seconds(outside, per_second), share, *none[1:]])
     return Table(
         caption=f"Heaviest ops: {cell.name}, {cell.model} on {cell.device}, {cell.workload}",
         columns=[
@@ -132,6 +145,12 @@ def ops(cell: Cell) -> Table:
         groups=[Rows("", rows)],
         source=time.source,
     )
+
+
+def _utilisation(time: Time) -> Field:
+    if time.mfu is None:
+        return Field(units.NONE)
+    return Field(units.percent(time.mfu, 1).removesuffix(" %"), time.mfu, "share")
 
 
 def _seconds(seconds: float | None, divisor: float, tone: str = "") -> Field:

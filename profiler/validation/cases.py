@@ -32,7 +32,7 @@ UNITS = {
 }
 
 #: Fields that may name a file, here one beside the tables.
-_PATHS = ("method", "lengths")
+_PATHS = ("method", "lengths", "calibration")
 #: Fields that are whole numbers.
 _WHOLE = frozenset(("batch_size", "seq_len", "grad_accumulation"))
 
@@ -50,6 +50,7 @@ class Measure(_Data):
         rounded: Whether the source gives whole units only; half of one is then no error.
         constant: Added to each prediction: one number for the whole group, in base units.
         constant_reason: What it stands for.
+        fitted: Names of cases whose numbers the model's global constants were fitted to.
     """
 
     metric: str
@@ -59,6 +60,7 @@ class Measure(_Data):
     rounded: bool = False
     constant: int = 0
     constant_reason: str = ""
+    fitted: tuple[str, ...] = ()
 
     def model_post_init(self, context: Any) -> None:
         if self.metric not in METRICS:
@@ -187,4 +189,6 @@ def group(id: str) -> Group:
 
 
 def _value(name: str, text: str) -> Any:
+    if name == "model_override":
+        return tuple(text.split())
     return int(text) if name in _WHOLE else text

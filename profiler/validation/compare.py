@@ -23,6 +23,7 @@ class Wanted:
     resolution: float = 0.0
     constant: int = 0
     explanation: str = ""
+    fitted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def _wanted(group: Group, case: Case, run: Run) -> tuple[Wanted, ...]:
             resolution=measure.resolution,
             constant=measure.constant,
             explanation=group.explanation(case.id, measure.metric),
+            fitted=case.id in measure.fitted,
         )
         for measure, number in found
         if number is not None
@@ -114,6 +116,7 @@ def _figure(entry: Entry, wanted: Wanted, record: Record | None) -> Figure:
         bound=wanted.bound,
         verdict=verdict,
         explanation=explanation,
+        fitted=wanted.fitted,
         cell=record.id if record is not None else "",
     )
 

@@ -62,6 +62,7 @@ def _figures(validation: Validation, style: box.Box) -> Table:
         table.add_column(name, justify="right" if number else "left", no_wrap=name != "verdict")
     for one in validation.figures:
         said = f"{one.verdict} [{notes[one.explanation]}]" if one.explanation else one.verdict
+        said += ", fitted" if one.fitted else ""
         table.add_row(
             _plain(one.case, style),
             metric(one.metric).label,

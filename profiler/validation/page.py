@@ -148,7 +148,10 @@ def _group_sentences(group: GroupInfo, summaries: Sequence[Summary]) -> list[str
         one
         for one in summaries
         # The phases' highest is the peak, which is said.
-        if one.bound and one.median is not None and not one.metric.startswith("phases.")
+        if one.bound
+        and one.median is not None
+        and not one.metric.startswith("phases.")
+        and one.metric != "time.step"
     ]
     said = []
     if memory:
@@ -165,10 +168,16 @@ def _group_sentences(group: GroupInfo, summaries: Sequence[Summary]) -> list[str
                 if one.rank_correlation is not None and one.cases >= RANKED
                 else ""
             )
-            said.append(
-                f"Its step time is a first estimate, without a bound: median error "
-                f"{_size(one.median)}{ranks}."
-            )
+            if one.bound:
+                said.append(
+                    f"{group.title}: median error of {one.cases} step times {_size(one.median)} "
+                    f"(worst {_error(one.worst)}, {one.worst_case}){ranks}."
+                )
+            else:
+                said.append(
+                    f"Its step time is a first estimate, without a bound: median error "
+                    f"{_size(one.median)}{ranks}."
+                )
     return said
 
 
@@ -224,7 +233,8 @@ def scatter(validation: Validation, drawn: Sequence[Figure]) -> FigureGroup | No
             and one.measured > 0
         ]
         if points:
-            detail = f"{len(points)} numbers" + (", a first estimate" * (kind == "seconds"))
+            claimed = kind == "bytes" or all(one.bound for one in points)
+            detail = f"{len(points)} numbers" + ", some a first estimate" * (not claimed)
             drawing = figures.scatter(points, ids, f"{kind}-point")
             panels.append(_panel(heading, detail, drawing, f"scatter-{kind}"))
     if not panels:

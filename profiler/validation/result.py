@@ -37,6 +37,7 @@ class Figure(_Data):
         constant: what was added to the simulation, the same for all cases.
         error: predicted less measured, as a share of the measured.
         explanation: why it is off, as far as is known.
+        fitted: whether the model's global constants were fitted to it.
     """
 
     case: str
@@ -51,6 +52,7 @@ class Figure(_Data):
     bound: float | None
     verdict: Verdict
     explanation: str = ""
+    fitted: bool = False
     cell: str = ""
 
 

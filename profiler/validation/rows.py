@@ -25,7 +25,7 @@ _BOUNDS: dict[str, float | None] = {
     "params.total": 0.0,
     "params.trainable": 0.0,
     "params.adapter_file_bytes": 0.0,
-    # The context of a card is the table's, and the time a first estimate.
+    # The context of a card is the table's, and the time a model's.
     "device_total": None,
     "time.step": None,
 }

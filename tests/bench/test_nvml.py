@@ -22,6 +22,8 @@ class Card:
         self.joules = 7e5
         self.used = 2**30
         self.own: int | None = 2**29
+        self.sm_clock = 1980
+        self.reasons = 0
         self.lacks = lacks
         self.opened = 0
         self.asked: list[str] = []
@@ -46,6 +48,10 @@ class Card:
             "nvmlDeviceGetHandleByUUID": self._handle,
             "nvmlDeviceGetTotalEnergyConsumption": lambda handle: int(self.joules * 1e3),
             "nvmlDeviceGetPowerUsage": self._power,
+            "nvmlDeviceGetClockInfo": lambda handle, kind: {1: self.sm_clock, 2: 2619}[kind],
+            "nvmlDeviceGetTemperature": lambda handle, sensor: {0: 41}[sensor],
+            "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: self.reasons,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda handle: self.reasons,
             "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=self.used),
             "nvmlDeviceGetComputeRunningProcesses": lambda handle: [
                 SimpleNamespace(pid=1, usedGpuMemory=2**40),
@@ -66,6 +72,14 @@ class Card:
     def _power(self, handle: str) -> int:
         self.sampled.set()
         return int(self.watts * 1e3)
+
+
+STATE = (
+    "nvmlDeviceGetClockInfo",
+    "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+)
 
 
 def reading(card: Card, *, seconds: float = 4.0, watts: float = 50.0) -> Reading | None:
@@ -146,6 +160,7 @@ def test_without_any_figure_there_is_a_reading_of_nothing() -> None:
             "nvmlDeviceGetPowerUsage",
             "nvmlDeviceGetMemoryInfo",
             "nvmlDeviceGetComputeRunningProcesses",
+            *STATE,
         )
     )
     found = reading(card)
@@ -153,6 +168,69 @@ def test_without_any_figure_there_is_a_reading_of_nothing() -> None:
         seconds=4.0, joules=None, source=None, device_memory=None, process_memory=None
     )
     assert found.energy(steps=1) is None
+    assert found.state() is None
+
+
+def test_clocks_temperature_and_what_limits_them_are_kept() -> None:
+    card = Card()
+    with Sampler(interval=3600, library=card, clock=card.clock) as sampler:
+        card.run(1.0, 700.0)
+        card.sm_clock, card.reasons = 1200, 0x4 | 0x1
+    assert sampler.reading is not None
+    state = sampler.reading.state()
+    assert state is not None
+    assert state.samples == 2
+    assert state.sm_clock_mhz == {"min": 1200, "median": 1590, "max": 1980}
+    assert state.memory_clock_mhz == {"min": 2619, "median": 2619, "max": 2619}
+    assert state.temperature_celsius == {"min": 41, "median": 41, "max": 41}
+    assert state.power_watts is not None
+    assert state.power_watts["max"] == 700
+    assert state.memory_bytes is not None
+    assert state.memory_bytes["max"] == card.used
+    assert state.limited == 0.5
+
+
+def test_an_idle_clock_is_not_a_limited_one() -> None:
+    card = Card()
+    card.reasons = 0x1
+    found = reading(card)
+    assert found is not None
+    state = found.state()
+    assert state is not None
+    assert state.limited == 0
+
+
+def test_an_older_driver_is_asked_by_the_older_name() -> None:
+    found = reading(Card(lacks=("nvmlDeviceGetCurrentClocksEventReasons",)))
+    assert found is not None
+    state = found.state()
+    assert state is not None
+    assert state.limited == 0
+
+
+@pytest.mark.parametrize("lacking", STATE[:2])
+def test_what_a_card_does_not_tell_is_null(lacking: str) -> None:
+    found = reading(Card(lacks=(lacking,)))
+    assert found is not None
+    assert found.joules is not None
+    state = found.state()
+    assert state is not None
+    gone = state.sm_clock_mhz if lacking == "nvmlDeviceGetClockInfo" else state.temperature_celsius
+    assert gone is None
+    assert state.power_watts is not None
+
+
+def test_nothing_is_asked_that_sets_anything() -> None:
+    asked: set[str] = set()
+
+    class Watching(Card):
+        def __getattr__(self, name: str) -> Any:
+            asked.add(name)
+            return super().__getattr__(name)
+
+    assert reading(Watching()) is not None
+    assert asked
+    assert all(name.startswith("nvmlDeviceGet") for name in asked - {"nvmlInit", "nvmlShutdown"})
 
 
 def test_the_device_is_found_by_the_name_that_torch_gives_it() -> None:

@@ -183,7 +183,7 @@ def make_record(
             "tokens_per_second": batch_size * seq_len / seconds,
         },
         "fits": {"capacity": capacity, "headroom": headroom},
-        "approximations": ["The step time is a first estimate: a roofline for each operation."],
+        "approximations": ["The step time is a model's."],
         "environment": {
             "python": "3.11.2",
             "torch": "2.13.0+cpu",

@@ -75,6 +75,36 @@ def test_the_heaviest_ops_come_first_and_the_rest_is_summed(cpu: RecordFactory) 
     assert all(len(row) == len(labels) for row in group.rows)
 
 
+def test_what_is_outside_of_kernels_has_a_row_and_a_share(cpu: RecordFactory) -> None:
+    record = cpu("cpu")
+    assert record.time
+    kernels = sum(kernel.seconds for kernel in record.time.kernels)
+    record.time.outside_kernels = {"forward": kernels, "backward": 2 * kernels}
+    (cell,) = arrange([record])
+    table = times.ops(cell)
+    (group,) = table.groups
+    labels = [column.label for column in table.columns]
+    last = group.rows[-1]
+    assert len(last) == len(labels)
+    assert last[0].text == "outside kernels"
+    assert last[labels.index("time")].exact == pytest.approx(3 * kernels)
+    assert last[labels.index("share")].text == "75.00"
+
+
+def test_utilisation_is_shown_where_a_peak_is_known(
+    cpu: RecordFactory, record: RecordFactory
+) -> None:
+    predicted = record()
+    assert predicted.time
+    predicted.time.mfu = 0.345
+    tables = {table.source: table for table in times.steps(arrange([cpu("cpu"), predicted]))}
+    labels = [column.label for column in tables["predicted"].columns]
+    (row,) = tables["predicted"].groups[0].rows
+    shown = row[labels.index("model FLOPs utilisation")]
+    assert (shown.text, shown.exact) == ("34.50", 0.345)
+    assert "model FLOPs utilisation" not in [one.label for one in tables["measured"].columns]
+
+
 def test_a_kernel_and_its_op_are_named_once_if_they_are_one(cpu: RecordFactory) -> None:
     record = cpu("cpu")
     assert record.time

@@ -107,7 +107,7 @@ def test_another_bound_leaves_what_is_exact_exact() -> None:
         "params.total": 0.0,
         "params.trainable": 0.0,
         "params.adapter_file_bytes": 0.0,
-        "time.step": None,
+        "time.step": 0.5,
     }
 
 

@@ -9,14 +9,11 @@ joined without padding; grouped key and value heads as they are. Read in flash-a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import flop_registry
-
-from profiler.bench.cuda import versions
 
 aten = torch.ops.aten
 
@@ -168,33 +165,11 @@ def installed() -> Iterator[None]:
     before = {name: vars(utils).get(name, missing) for name in changes}
     for name, value in changes.items():
         setattr(utils, name, value)
-    formulas = _formulas() if versions.counts_dense_flash_by_length() else {}
-    counted = {packet: flop_registry[packet] for packet in formulas}
-    flop_registry.update(formulas)
     try:
         yield
     finally:
-        flop_registry.update(counted)
         for name, value in before.items():
             if value is missing:
                 delattr(utils, name)
             else:
                 setattr(utils, name, value)
-
-
-def _formulas() -> dict[Any, Callable[..., int]]:
-    """Torch's formulas, handed what they expect: heads before length."""
-
-    def turned(packet: Any, tensors: int, starts: int) -> Callable[..., int]:
-        formula = flop_registry[packet]
-
-        def count(*args: Any, **kwargs: Any) -> int:
-            if args[starts] is None and args[0].dim() == 4:
-                head = (item.transpose(1, 2) for item in args[:tensors])
-                args = (*head, *args[tensors:])
-            return int(formula(*args, **kwargs))
-
-        return count
-
-    forward, backward = aten._flash_attention_forward, aten._flash_attention_backward
-    return {forward: turned(forward, 3, 3), backward: turned(backward, 4, 6)}

@@ -43,7 +43,9 @@ def semantics(device: Device, spec: RunSpec, trace: Trace) -> Iterator[Rules]:
             replace={**REPLACE, **sparse.REPLACE, **bitsandbytes.replace()},
             check=products.CHECK,
             inside={**temporaries.inside(device), **bitsandbytes.inside(device)},
+            result_first=temporaries.RESULT_FIRST,
             on_op=noting(trace, on_op(capability)),
             host=True,
             on_host=ON_HOST,
+            cache_bytes=device.l2_bytes,
         )

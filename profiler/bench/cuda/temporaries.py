@@ -21,6 +21,22 @@ aten = torch.ops.aten
 
 Inside = Callable[..., list[int]]
 
+#: Ops whose kernel begins with its result allocated: structured ones (`structured_delegate` in
+#: aten/src/ATen/native/native_functions.yaml), and memory-efficient attention
+#: (transformers/cuda/attention.cu, attention_backward.cu). The others make it later, or on the way.
+RESULT_FIRST = frozenset(
+    {
+        aten.mm.default,
+        aten.addmm.default,
+        aten.bmm.default,
+        aten.baddbmm.default,
+        aten._softmax_backward_data.default,
+        *reductions.OPS,
+        aten._scaled_dot_product_efficient_attention.default,
+        aten._scaled_dot_product_efficient_attention_backward.default,
+    }
+)
+
 #: Elements that a multi-tensor kernel gives to one block (ForeachReduceOp.cu, kChunkSize).
 _CHUNK = 65536
 
@@ -210,7 +226,7 @@ def _products(add: Callable[..., Callable[[Inside], Inside]], device: Device) ->
     def rule(first: int) -> Inside:
         def product(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
             factors = args[first : first + 2]
-            return workspace + [_bytes(item) for item in factors if not _blas_takes(item)]
+            return [_bytes(item) for item in factors if not _blas_takes(item)] + workspace
 
         return product
 

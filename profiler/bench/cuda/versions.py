@@ -30,9 +30,3 @@ def keeps_cublas_workspaces() -> bool:
     its own and frees it (aten/src/ATen/cuda/CublasHandlePool.cpp,
     `isCUDABlasWorkspaceCachingEnabled`, `getCurrentCUDABlasHandleWithWorkspace`)."""
     return TORCH < (2, 15)
-
-
-def counts_dense_flash_by_length() -> bool:
-    """Whether torch's formula for `_flash_attention_forward` takes heads for length, as before 2.14
-    (torch/utils/flop_counter.py, `_flash_attention_forward_flop`)."""
-    return TORCH < (2, 14)

@@ -3,8 +3,10 @@
 aten/src/ATen/cuda/CublasHandlePool.cpp.
 
 One for each handle, and each thread has a handle of its own: the one that runs the forward and the
-optimizer, and autograd's. cuBLASLt shares it (`getCUDABlasLtWorkspace`, unified by default). From
-torch 2.15 on nothing is kept: each product has a workspace while it runs (`temporaries.py`).
+optimizer, and autograd's. It comes with the handle, when the first product's result is there
+already. cuBLASLt shares it (`getCUDABlasLtWorkspace`, unified by default; in torch 2.10 it had a
+MiB of its own, from a thread's first product with a bias on). From torch 2.15 on nothing is kept:
+each product has a workspace while it runs (`temporaries.py`).
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def cublas_workspace(capability: tuple[int, int]) -> int:
 
 
 def on_op(capability: tuple[int, int]) -> Callable[[str, str], list[tuple[int, str]]]:
-    """`Rules.on_op`: a workspace before the first product of each thread."""
+    """`Rules.on_op`: a workspace at the first product of each thread."""
     size = cublas_workspace(capability)
     keeps = versions.keeps_cublas_workspaces()
     threads: set[bool] = set()

@@ -66,10 +66,7 @@ def _freeze_a(model: Any) -> None:
 @register(
     "lora-fa",
     prepare=_freeze_a,
-    approximations=(
-        "The FLOPs, the time and cuSOLVER's own workspace of the decomposition in LoRA-FA's "
-        "pseudo-inverse are not counted.",
-    ),
+    approximations=("cuSOLVER's own workspace of LoRA-FA's pseudo-inverse is not counted.",),
     cpu_approximations=("What LoRA-FA's pseudo-inverse allocates inside is not counted.",),
 )
 def _lora_fa(model: Any, groups: Iterable[Any], cuda: bool) -> torch.optim.Optimizer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import write
 
 from profiler.bench.cuda import temporaries
 from profiler.bench.cuda.temporaries import (
@@ -19,7 +21,12 @@ from profiler.bench.cuda.temporaries import (
     flash_varlen_backward,
     inside,
 )
+from profiler.bench.cuda.workspaces import PRODUCTS
+from profiler.bench.simulated import simulate
 from profiler.hardware.devices import device
+from profiler.resolve import resolve
+from profiler.spec import RunSpec
+from profiler.subject.subject import build
 
 aten = torch.ops.aten
 A100 = device("a100-80gb")
@@ -154,3 +161,23 @@ def test_the_products_of_a_softmaxs_backward() -> None:
 def test_no_op_has_two_rules() -> None:
     rules = temporaries.inside(A100)
     assert len(rules) == len(set(rules))
+
+
+def test_a_structured_kernels_result_is_there_before_what_it_takes(tmp_path: Path) -> None:
+    cell = resolve(
+        RunSpec(
+            model=write(tmp_path)["llama"],
+            method="lora",
+            device="t4",
+            attention="eager",
+            batch_size=2,
+            seq_len=16,
+        )
+    )
+    blocks = simulate(build(cell), cell.spec, device("t4")).blocks
+    workspaces = [at for at, block in enumerate(blocks) if block.op == "cublas_workspace"]
+    assert len(workspaces) == 2
+    assert all(blocks[at - 1].op in PRODUCTS for at in workspaces)
+    softmax = [block.dtype for block in blocks if block.op == "aten._softmax_backward_data"]
+    assert softmax
+    assert [dtype == "uint8" for dtype in softmax] == [False, True] * (len(softmax) // 2)

@@ -1,0 +1,1 @@
+"""The profiler inside other tools: test suites, training loops, `Trainer`."""
