@@ -46,7 +46,7 @@ validate: $(VENV)/.installed-test
 	@$(BIN)/python -m profiler.validate $(ARGS)
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest -n auto --ignore=tests/benchmarks $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --ignore=tests/benchmarks $(ARGS)
 
 benchmarks: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/benchmarks $(ARGS)
@@ -63,7 +63,7 @@ typecheck: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 compat: $(OLDEST)/.installed-compat
-	$(OLDEST)/bin/python -m pytest -n auto tests/compat $(ARGS)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto tests/compat $(ARGS)
 
 reports: $(VENV)/.installed-test
 	@for folder in reports/*; do \
