@@ -256,6 +256,10 @@ class OpWork:
         self._touched: dict[int, int] = {}
         self._total = 0
 
+    def forget(self, storage: int) -> None:
+        """A storage is gone; another one may get its `_cdata`."""
+        self._touched.pop(storage, None)
+
     def measure(self, kind: Kind, args: tuple[Any, ...], outs: Any, inside: int) -> Work:
         """What an op does.
 

@@ -452,6 +452,7 @@ class StorageTracker(TorchDispatchMode):
     def _freed(self, ref: _StorageRef) -> None:
         if self._live.get(ref.key) is ref:
             del self._live[ref.key]
+            self._work.forget(ref.key)
         if ref.block < 0 or self.closed:
             return
         self.trace.events.append(-(ref.block + 1))
