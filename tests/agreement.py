@@ -19,8 +19,8 @@ def tracked(spec: RunSpec) -> Record:
     cell = resolve(spec)
     subject, step = prepare(cell)
     trace = track(subject, step)
-    step = [op for op in trace.ops if op.step == 1]
-    assert not flops.uncounted(step), "matrix products without a formula of their FLOPs"
+    counted = [op for op in trace.ops if op.step == 1]
+    assert not flops.uncounted(counted), "matrix products without a formula of their FLOPs"
     return Record(
         id=cell.id,
         status="ok",

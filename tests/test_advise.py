@@ -18,7 +18,7 @@ def test_what_it_says_fits_and_the_next_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = write(tmp_path)["llama"]
-    flags = ["--model", model, "--device", "t4", "--vram", "230MiB", "--seq-len", "64"]
+    flags = ["--model", model, "--device", "t4", "--vram", "175MiB", "--seq-len", "64"]
     more = ["--methods", "lora", "full", "bitfit", "--workers", "1", "--format", "json", "--quiet"]
     assert main([*flags, *more, "--output", str(tmp_path / "kept")]) == 0
     out, err = capsys.readouterr()

@@ -128,17 +128,28 @@ def lengths_of(seed: int, count: int, low: int, high: int) -> list[int]:
 LOOPS = ("script", "step-function", "trainer")
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+RUNS: list[dict[str, Any]] = [
+    {"method": "lora"},
+    {"method": "full", "optimizer": "adamw", "empty_cache_every": 2},
+    {"method": "qlora", "empty_cache_every": 3, "batch_size": 3},
+    {"method": "lora", "device": "sim:cpu"},
+    {"method": "lora", "checkpointing": "reentrant", "alloc_conf": "expandable_segments:True"},
+]
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "loop"),
     [
-        {"method": "lora"},
-        {"method": "full", "optimizer": "adamw", "empty_cache_every": 2},
-        {"method": "qlora", "empty_cache_every": 3, "batch_size": 3},
-        {"method": "lora", "device": "sim:cpu"},
-        {"method": "lora", "checkpointing": "reentrant", "alloc_conf": "expandable_segments:True"},
+        pytest.param(
+            fields,
+            loop,
+            id="-".join(map(str, [*fields.values(), loop])),
+            # Every loop once, and every run once; the rest with the whole grid.
+            marks=() if place == 0 or loop == "script" else pytest.mark.whole_grid,
+        )
+        for place, fields in enumerate(RUNS)
+        for loop in LOOPS
     ],
-    ids=lambda fields: "-".join(map(str, fields.values())),
 )
 def test_a_run_is_the_long_simulation_of_its_steps(
     models: dict[str, str], tmp_path: Path, loop: str, fields: dict[str, Any]
