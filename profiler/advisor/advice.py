@@ -118,6 +118,8 @@ def advise(question: Question, run: Run) -> tuple[Advice, list[Record]]:
     count = 0
     for change, changes in {"": {}, **_levers(question.spec)}.items():
         try:
+            if change and not _is_same_method(question, changes, tried):
+                continue
             found = _search(question, changes, tried)
         except (UsageError, _NoAnswerError) as error:
             if change:
@@ -140,6 +142,17 @@ def _levers(spec: RunSpec) -> dict[str, dict[str, Any]]:
         for name, changes in LEVERS.items()
         if all(getattr(spec, field) is None for field in changes)
     }
+
+
+def _is_same_method(
+    question: Question, changes: Mapping[str, Any], tried: Callable[[RunSpec], Record]
+) -> bool:
+    """Whether as much is trained as without the lever: packed weights are frozen, and full
+    fine-tuning of what is left is none."""
+    first, other = tried(question.at(1, {})), tried(question.at(1, changes))
+    if first.params is None or other.params is None:
+        return True
+    return first.params.trainable == other.params.trainable
 
 
 def _search(

@@ -10,7 +10,7 @@ from profiler.advisor.advice import LENGTH_STEP, LEVERS, Advice, Question, advis
 from profiler.advisor.printed import answer
 from profiler.errors import UsageError
 from profiler.hardware import devices
-from profiler.record import Fits, Record, Time
+from profiler.record import Fits, Params, Record, Time
 from profiler.spec import RunSpec
 
 CARD = devices.device("rtx-4090")
@@ -102,6 +102,17 @@ def test_a_lever_that_the_method_refuses_is_passed_over() -> None:
         return made
 
     assert advise(Question(spec, "batch", 64), unknown)[0].status == "too large"
+
+
+def test_a_lever_that_leaves_another_method_is_none() -> None:
+    def run(spec: RunSpec) -> Record:
+        made: Record = bench(40 * GB, GB)(spec)
+        trainable = 10 if spec.quantization == "nf4-dq" else 1000  # packed weights are frozen
+        made.params = Params(total=1000, trainable=trainable, trainable_fraction=0.5)
+        return made
+
+    question = Question(RunSpec(model="opt-125m", method="full"), "batch", 64)
+    assert advise(question, run)[0].status == "too large"
 
 
 def test_a_method_without_an_answer_says_why() -> None:
