@@ -1,6 +1,6 @@
 """`profiler.analysis.pools.FixedPool` compiled by numba: the same rules, on arrays.
 
-Numba is optional (the extra `fast`): without it the plain pools run, some three times as long.
+Numba is optional (the extra `fast`): without it the plain pools run, which takes longer.
 """
 
 from __future__ import annotations
