@@ -7,6 +7,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from profiler.errors import StoreError
+
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` in place of what is at `path`; a reader sees the old content or the new.
@@ -35,3 +37,17 @@ def replace_file(path: Path, data: bytes) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def write_page(html: str, folder: Path) -> Path:
+    """Write `folder/index.html` and return its path.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    path = folder / "index.html"
+    try:
+        replace_file(path, html.encode("utf-8"))
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
+    return path

@@ -10,8 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from profiler.errors import StoreError
-from profiler.files import replace_file
+from profiler.files import write_page
 from profiler.report import palette, svg, units
 from profiler.report.cells import distinct
 from profiler.report.page import FigureGroup, Panel, Section
@@ -49,12 +48,7 @@ def build(results: Results, output: Path) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    path = output / "index.html"
-    try:
-        replace_file(path, render(results).encode("utf-8"))
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
-    return path
+    return write_page(render(results), output)
 
 
 def render(results: Results) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
+from pydantic import BaseModel, ConfigDict, Field
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from profiler.errors import StoreError
+from profiler import stored
 
 #: Version of the file's shape.
 SCHEMA = 1
@@ -86,7 +84,7 @@ class Results(_Data):
     timings: list[Timing] = Field(default_factory=list)
 
     def to_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=1)
+        return stored.to_json(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Results:
@@ -95,15 +93,4 @@ class Results(_Data):
         Raises:
             StoreError: `text` is none, or of another schema.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"not results of the kernels: {error}") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise StoreError(f"not results of the kernels of schema {SCHEMA}")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise StoreError(f"not results of the kernels: {where}: {first['msg']}") from None
+        return stored.from_json(cls, text, schema=SCHEMA, what="results of the kernels")

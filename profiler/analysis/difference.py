@@ -380,7 +380,7 @@ def by_module(found: Difference) -> dict[str, int]:
 def seconds(time: Time | None) -> dict[str, float]:
     """Seconds by op and phase, and what is outside of kernels."""
     outside = time.outside_kernels if time else {}
-    waiting = {f"what is outside kernels in the {phase}": value for phase, value in outside.items()}
+    waiting = {f"time outside kernels in the {phase}": value for phase, value in outside.items()}
     return _kernels(time, "seconds") | waiting
 
 

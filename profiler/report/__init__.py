@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from profiler.errors import StoreError, UsageError
-from profiler.files import replace_file
+from profiler.errors import UsageError
+from profiler.files import write_page
 from profiler.record import Record
 
 __all__ = ["build", "render"]
@@ -41,12 +41,7 @@ def build(
         StoreError: the folder cannot be written.
     """
     html = render(records, title=title, command=command, older=older, baseline=baseline)
-    path = output / "index.html"
-    try:
-        replace_file(path, html.encode("utf-8"))
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
-    return path
+    return write_page(html, output)
 
 
 def render(

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from profiler.errors import StoreError
-from profiler.files import replace_file
+from profiler.files import write_page
 from profiler.report import palette, svg, units
 from profiler.report.canvas import Drawing
 from profiler.report.cells import distinct
@@ -54,12 +53,7 @@ def build(validation: Validation, output: Path) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    path = output / "index.html"
-    try:
-        replace_file(path, render(validation).encode("utf-8"))
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
-    return path
+    return write_page(render(validation), output)
 
 
 def render(validation: Validation) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from profiler.errors import StoreError
+from profiler import stored
 from profiler.validation.cases import Scan
 from profiler.validation.metrics import Kind
 
@@ -117,7 +116,7 @@ class Validation(_Data):
     figures: list[Figure]
 
     def to_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=1)
+        return stored.to_json(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Validation:
@@ -126,18 +125,7 @@ class Validation(_Data):
         Raises:
             StoreError: `text` is none, or of another schema.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"not a validation: {error}") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise StoreError(f"not a validation of schema {SCHEMA}")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise StoreError(f"not a validation: {where}: {first['msg']}") from None
+        return stored.from_json(cls, text, schema=SCHEMA, what="a validation")
 
     @property
     def passed(self) -> bool:
