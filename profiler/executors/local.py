@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import ParamSpec, TypeVar
+from typing import Any, cast
 
 from profiler.executors.orphans import die_with_parent
 from profiler.noise import hush
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -38,26 +35,38 @@ class LocalExecutor(ProcessPoolExecutor):
 
     def __init__(self, workers: int) -> None:
         start_server()
-        super().__init__(
-            workers, mp_context=multiprocessing.get_context(_METHOD), initializer=_begin
-        )
-        self._others = set(multiprocessing.active_children())
-        self._workers: dict[int, BaseProcess] = {}
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future = super().submit(fn, *args, **kwargs)
-        for process in multiprocessing.active_children():
-            if process not in self._others and process.pid is not None:
-                self._workers[process.pid] = process
-        return future
+        self._made = _Made(multiprocessing.get_context(_METHOD))
+        super().__init__(workers, mp_context=cast(BaseContext, self._made), initializer=_begin)
 
     def stop(self) -> str:
-        """End all workers at once. Returns how the first dead one had ended, "" if none had."""
-        ended = [process.exitcode for process in self._workers.values() if not process.is_alive()]
-        for process in self._workers.values():
-            process.kill()
+        """End all workers at once. Returns how the first of them ended that did not end well, ""
+        if none did; of a pool with several workers that is not always the one that died first.
+
+        Only the pool's own thread waits for a worker: a fork server tells once how one ended, and
+        who asks second is told 255 (`multiprocessing.popen_forkserver`).
+        """
+        for process in self._made.processes:
+            if process.pid is not None:
+                process.kill()
         self.shutdown(wait=True, cancel_futures=True)
-        return next((_ending(code) for code in ended if code), "")
+        codes = [process.exitcode for process in self._made.processes if process.pid is not None]
+        return next((_ending(code) for code in codes if code), "")
+
+
+class _Made:
+    """A context of `multiprocessing` that knows the processes it made."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self.processes: list[BaseProcess] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def Process(self, *args: Any, **kwargs: Any) -> BaseProcess:  # noqa: N802
+        process: BaseProcess = self._context.Process(*args, **kwargs)
+        self.processes.append(process)
+        return process
 
 
 def _begin() -> None:
