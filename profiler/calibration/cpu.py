@@ -47,6 +47,8 @@ def calibrate(
 
 def _measured(threads: int, quick: bool, part: Callable[[str], None]) -> DeviceProfile:
     watch = Stopwatch(threads=threads, least=QUICK_LEAST if quick else LEAST)
+    if not quick:
+        memory.back()
     operands = Operands(_QUICK_MEMORY if quick else 2 * cache_bytes())
     with torch.no_grad(), memory.keeping_freed():
         part("products")

@@ -13,6 +13,7 @@ import torch
 from profiler.calibration.operands import Operands
 from profiler.calibration.timing import Stopwatch
 from profiler.hardware.device_profile import Copy
+from profiler.hardware.host_memory import HostMemory
 
 #: Bytes of each block that is copied.
 SIZES = tuple(1 << power for power in range(14, 25, 2))
@@ -22,6 +23,9 @@ QUICK_SIZES = (1 << 14, 1 << 20)
 _FRESH = 64 << 20
 _QUICK_FRESH = 4 << 20
 REPEATED = 5
+
+#: Share of the available memory that is written to first: more than any step here takes.
+BACKED = 0.5
 
 #: What malloc's M_TRIM_THRESHOLD grows to on a 64-bit system.
 _USUAL_TRIM = 64 << 20
@@ -46,6 +50,18 @@ def copies(watch: Stopwatch, operands: Operands, *, quick: bool) -> list[Copy]:
 
 def _copy(target: torch.Tensor, source: torch.Tensor) -> None:
     target.copy_(source)
+
+
+def back(share: float = BACKED) -> None:
+    """Write to a share of the memory that is available, and give it back.
+
+    A virtual machine has its memory from its host page by page, at the first write to each: 11 µs a
+    page, where a fault otherwise takes 2 (on a machine just started: 1.8 s for a step of full
+    fine-tuning that takes 1.15 s from then on). Neither a calibration nor a step is to pay it.
+    """
+    nbytes = int(share * HostMemory().available().nbytes)
+    if nbytes >= mmap.PAGESIZE:
+        _mapped(nbytes)[:: mmap.PAGESIZE].fill_(1)
 
 
 def fault(watch: Stopwatch, *, quick: bool) -> float:
