@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import secrets
+import zlib
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 from profiler.errors import StoreError
@@ -51,3 +54,25 @@ def write_page(html: str, folder: Path) -> Path:
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
     return path
+
+
+#: Bytes that a packed file may hold; a trace of a large model has some ten millions.
+UNPACKED_LIMIT = 1 << 30
+
+
+def unpack(data: bytes) -> bytes:
+    """The content of gzip data, which may come from strangers.
+
+    Raises:
+        ValueError: it is none, is cut short, or holds more than `UNPACKED_LIMIT`.
+    """
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(data)) as file:
+            content = file.read(UNPACKED_LIMIT + 1)
+    except EOFError:
+        raise ValueError("the file is cut short") from None
+    except (OSError, zlib.error) as error:
+        raise ValueError(str(error)) from None
+    if len(content) > UNPACKED_LIMIT:
+        raise ValueError(f"it holds more than {UNPACKED_LIMIT:,} bytes")
+    return content

@@ -1,7 +1,9 @@
 """Records on disk: one JSON file per cell, written whole or not at all.
 
 A file is named by the cell's id and the fingerprint of the environment that made it, so that two
-versions of a library never share a record.
+versions of a library never share a record. Records that are kept for good may be packed
+(`gzip -n records/*.json`): a tenth of the bytes. They are read as others are, and a new run's record
+takes their place unpacked.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ from pathlib import Path
 
 from profiler import trace_file
 from profiler.errors import StoreError
-from profiler.files import replace_file
+from profiler.files import replace_file, unpack
 from profiler.record import Record
 from profiler.trace import Trace
+
+#: What a packed record's name has more.
+PACKED = ".gz"
 
 #: What an id or a fingerprint may look like: it becomes a file's name and never leaves the folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,119}")
@@ -67,7 +72,7 @@ class Store:
     def get(self, id: str, fingerprint: str) -> Record | None:
         """The record of a cell, or None if there is none."""
         path = self.path(id, fingerprint)
-        record = _read(path)
+        record = _read(path) or _read(path.with_name(path.name + PACKED))
         if record is not None and record.id != id:
             raise StoreError(f"{path}: holds the record of another cell, {record.id!r}")
         return record
@@ -79,6 +84,7 @@ class Store:
         data = record.to_json().encode("utf-8", "backslashreplace")
         with _said(f"cannot write {path}"):
             replace_file(path, data)
+            path.with_name(path.name + PACKED).unlink(missing_ok=True)
         return path
 
     def all(self, problems: list[str] | None = None) -> list[Record]:
@@ -99,9 +105,13 @@ def read_folder(folder: Path, problems: list[str] | None = None) -> list[Record]
         OSError: the folder cannot be listed.
         StoreError: a file cannot be read, and there are no `problems` to take its line.
     """
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+    names = set(os.listdir(folder))
     records = []
-    for name in names:
+    for name in sorted(names):
+        plain = name.removesuffix(PACKED)
+        is_record = plain.endswith(".json") and not name.endswith(trace_file.SUFFIX)
+        if not is_record or (name != plain and plain in names):
+            continue
         try:
             record = _read(folder / name)
         except StoreError as error:
@@ -125,8 +135,8 @@ def _read(path: Path) -> Record | None:
         except FileNotFoundError:
             return None
     try:
-        return Record.from_json(text)
-    except StoreError as error:
+        return Record.from_json(unpack(text) if path.name.endswith(PACKED) else text)
+    except (StoreError, ValueError) as error:
         raise StoreError(f"{path}: {error}") from None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import zlib
 from array import array
 from contextlib import suppress
 from functools import cache
@@ -19,7 +18,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from profiler.errors import StoreError
-from profiler.files import replace_file
+from profiler.files import replace_file, unpack
 from profiler.trace import Block, Mark, Op, Trace
 
 #: Version of the file's shape; raised when a key changes its meaning or goes away. Fields that
@@ -102,10 +101,8 @@ def loads(data: bytes) -> Trace:
         StoreError: it is none, is cut short, or is of a schema that this version does not read.
     """
     try:
-        outer = json.loads(gzip.decompress(data))
-    except EOFError:
-        raise StoreError("not a trace: the file is cut short") from None
-    except (OSError, zlib.error, ValueError, RecursionError) as error:
+        outer = json.loads(unpack(data))
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"not a trace: {error}") from None
     content = outer.get("trace") if isinstance(outer, dict) else None
     if not isinstance(content, dict) or "schema" not in content:

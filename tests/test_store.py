@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from profiler import files
 from profiler.errors import StoreError
 from profiler.record import Record
 from profiler.store import Store
@@ -55,6 +57,42 @@ def test_a_path_that_is_no_text_can_be_stored(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = _put(store, error=os.fsdecode(b"\xff/config.json"))
     assert store.get(made.id, "f" * 12) == made
+
+
+def _pack(store: Store) -> None:
+    for path in store.records.glob("*.json"):
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+        path.unlink()
+
+
+def test_packed_records_are_read_and_a_new_one_takes_their_place(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = [_put(store, "ok"), _put(store, "ok 1")]
+    _pack(store)
+    assert len(_files(store)) == 2
+    assert store.get(made[0].id, "f" * 12) == made[0]
+    assert {one.id for one in store.all()} == {one.id for one in made}
+    newer = _put(store, "ok", error="again")
+    assert store.get(newer.id, "f" * 12) == newer
+    assert len(store.all()) == len(_files(store)) == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"{" * 99)[:-9]])
+def test_a_broken_packed_record_is_told_in_one_line(tmp_path: Path, data: bytes) -> None:
+    store = Store(tmp_path)
+    good = _put(store, "ok")
+    (store.records / "broken.ffffffffffff.json.gz").write_bytes(data)
+    problems: list[str] = []
+    assert store.all(problems) == [good]
+    assert len(problems) == 1
+    assert "\n" not in problems[0]
+
+
+def test_what_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "UNPACKED_LIMIT", 1000)
+    assert files.unpack(gzip.compress(b"x" * 1000)) == b"x" * 1000
+    with pytest.raises(ValueError, match="more than 1,000 bytes"):
+        files.unpack(gzip.compress(b"x" * 1001))
 
 
 def test_two_environments_share_no_record(tmp_path: Path) -> None:
