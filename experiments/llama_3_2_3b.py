@@ -8,7 +8,7 @@ memory can be held against each other; the validation runs whole histories of le
 those against the published maxima.
 
 An older table of the same comparison (LoRA r32 11.8 GB, IA3 12.0, prompt tuning with 200 virtual
-tokens 15.3) states no lengths either. Its three methods are among the thirty, and at the mean length
+tokens 15.3) states no lengths either. Its three methods are among the thirty; at the mean length
 they reserve 12.2, 11.9 and 15.2 GB.
 """
 
