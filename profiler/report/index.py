@@ -133,5 +133,5 @@ def _advice(folder: Path) -> Entry | None:
     if not file.is_file():
         return None
     found = results.read(file)
-    facts = [f"{len(found.answers)} answers", listing(found.models), f"{len(found.devices)} cards"]
+    facts = [f"{len(found.answers)} answers", found.model, f"{len(found.devices)} cards"]
     return Entry(folder.name, found.title, "advice", ["simulated"], facts, found.sentences()[:2])

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: A chart's width where there is room; narrower windows make it narrower.
 WIDTH = 760
 
+#: All that the page's scripts call of the library.
+_GLOBALS = "window.vegaEmbed = vegaEmbed;"
+
 #: What runs in the page beside the library, in the order of the page.
 SCRIPTS = ("charts.js", "tables.js")
 
@@ -75,7 +78,7 @@ def library() -> str:
     """Vega, Vega-Lite and vega-embed in one script."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle()
+    bundle: str = vl_convert.javascript_bundle(_GLOBALS)
     assert "</script" not in bundle.lower()
     return bundle
 

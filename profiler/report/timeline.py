@@ -111,11 +111,11 @@ def chart(cells: Sequence[Cell]) -> Chart | None:
         )
         .add_params(zoom)
     )
-    starts = alt.Chart(alt.InlineData(values=phases)).transform_filter(
+    begins = alt.Chart(alt.InlineData(values=phases)).transform_filter(
         "datum.cell == timeline_cell"
     )
-    rules = starts.mark_rule(strokeWidth=1).encode(x="event:Q")
-    words = starts.mark_text(align="left", dx=4, dy=3, baseline="top").encode(
+    rules = begins.mark_rule(strokeWidth=1).encode(x="event:Q")
+    words = begins.mark_text(align="left", dx=4, dy=3, baseline="top").encode(
         x="event:Q", y=alt.value(0), text="phase:N"
     )
     drawn = (

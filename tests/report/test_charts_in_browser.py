@@ -201,7 +201,8 @@ def test_a_run_of_the_timeline_can_be_chosen_and_its_moments_are_told(
     peak = f"allocated: {cell.memory.peak_allocated / 2**30:.2f} GiB"
     assert any(peak in text for text in marks(browser, "timeline-chart", "rect"))
     browser.evaluate(
-        "document.querySelector('#timeline-chart').scrollIntoView({block: 'center', behavior: 'instant'})"
+        "document.querySelector('#timeline-chart')"
+        ".scrollIntoView({block: 'center', behavior: 'instant'})"
     )
     box = browser.evaluate(
         "(() => { const svg = document.querySelector('#timeline-chart svg');"
