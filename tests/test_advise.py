@@ -105,3 +105,26 @@ def test_wrong_questions_are_one_line(
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.whole_grid
+@pytest.mark.parametrize(
+    ("model", "card", "method"),
+    [
+        ("opt-1.3b", "t4", "lora"),
+        ("qwen2.5-1.5b", "rtx-3060", "qlora"),
+        ("llama-3.2-1b", "l4", "dora"),
+        ("gpt2-xl", "rtx-4090", "ia3"),
+        ("bloom-560m", "v100-16gb", "bitfit"),
+        ("smollm2-1.7b", "a100-40gb", "full"),
+    ],
+)
+def test_real_cards_hold_the_batch_and_not_the_next(
+    model: str, card: str, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", model, "--device", card, "--methods", method, "--seq-len", "512"]
+    assert main([*flags, "--workers", "1", "--format", "json", "--quiet"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    spec = RunSpec.from_dict({**row["spec"], "model_override": ()})
+    assert run(spec).status == "ok"
+    assert run(spec.replace(batch_size=row["batch_size"] + 1)).status == "oom"

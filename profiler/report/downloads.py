@@ -14,6 +14,8 @@ from profiler.report.cells import Cell
 
 #: Above so many bytes of page the records are linked, not embedded, and tables are left out.
 EMBED_LIMIT = 2_000_000
+#: So many records are never below it: a record is some 15 kB, packed.
+EMBEDDED = 200
 #: Above so many bytes a text is packed.
 PACK_LIMIT = 100_000
 
@@ -48,13 +50,14 @@ def all_of(cells: Sequence[Cell]) -> list[Download]:
 
 
 def _records(records: Sequence[Record]) -> Download:
-    data = json.dumps([record.to_dict() for record in records], ensure_ascii=True)
-    # A fixed time stamp: the same records give the same page.
-    encoded = base64.b64encode(gzip.compress(data.encode("ascii"), mtime=0)).decode("ascii")
     many = f"{len(records)} record{'s' if len(records) != 1 else ''}"
-    if len(encoded) <= EMBED_LIMIT:
-        uri = f"data:application/gzip;base64,{encoded}"
-        return Download(uri, "records.json.gz", True, f"The {many} of this page (JSON, gzip)")
+    if len(records) <= EMBEDDED:
+        data = json.dumps([record.to_dict() for record in records], ensure_ascii=True)
+        # A fixed time stamp: the same records give the same page.
+        encoded = base64.b64encode(gzip.compress(data.encode("ascii"), mtime=0)).decode("ascii")
+        if len(encoded) <= EMBED_LIMIT:
+            uri = f"data:application/gzip;base64,{encoded}"
+            return Download(uri, "records.json.gz", True, f"The {many} of this page (JSON, gzip)")
     return Download("records/", "records", False, f"The {many} of this page")
 
 

@@ -9,8 +9,8 @@ from profiler.analysis.module_paths import alike
 from profiler.report import interactive
 from profiler.report.cells import Cell, distinct
 from profiler.report.interactive import Chart
-from profiler.report.thinning import thin
-from profiler.report.timeline import CELLS, choices
+from profiler.report.thinning import choosable
+from profiler.report.timeline import choices
 
 ALL = "all"
 
@@ -21,7 +21,7 @@ SHADES = ("#e3ecf7", "#d0e0f2", "#bdd4ec", "#a9c8e7", "#96bce1", "#82b0dc", "#6f
 def chart(cells: Sequence[Cell]) -> Chart | None:
     """The chart of the cells whose modules are known, None if there are none."""
     found = [cell for cell in cells if cell.memory.modules]
-    shown = thin(found, CELLS)[:CELLS]
+    shown = choosable(found)
     if not shown:
         return None
     import altair as alt

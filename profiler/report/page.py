@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from collections import Counter
@@ -136,7 +137,13 @@ def context(
     scored = scores.of_cells(cells, given_scores)
     points = tradeoff.points(cells, scored)
     pairs = pair(cells)
-    comparisons = baseline.against(cells, compare_with)
+    tabled = thinning.thin(cells, thinning.TABLED, thinning.TABLED)
+    shown = {cell.key for cell in tabled}
+    comparisons = [
+        dataclasses.replace(one, others=others)
+        for one in baseline.against(cells, compare_with)
+        if (others := [cell for cell in one.others if cell.key in shown])
+    ]
     remarks, unsaid = against_words.remarks(comparisons)
     content = {
         "title": title,
@@ -150,7 +157,7 @@ def context(
         "fits": tables.fit_matrix(cells),
         "breakdown": breakdown(cells),
         "beside_base": beside_base(cells),
-        "breakdown_tables": tables.breakdown(cells),
+        "breakdown_tables": tables.breakdown(tabled),
         "outside": outside_allocator(cells),
         "run_figures": run_figures(cells),
         "run_tables": runs.table(cells),
@@ -171,7 +178,8 @@ def context(
         "times": durations(cells),
         "bounds": bounds(cells),
         "work": work(cells),
-        "time_tables": times.steps(cells),
+        "time_tables": times.steps(tabled),
+        "untabled": len(cells) - len(tabled),
         "time_kinds": distinct(times.time_of(cell).source for cell in cells if cell.record.time),
         "ops": ops(cells),
         "timed": sum(bool(cell.record.time and cell.record.time.kernels) for cell in cells),
@@ -183,7 +191,7 @@ def context(
         "pscp_chart": tradeoff.ranking(points, scored),
         "pscp_tables": tradeoff.tables(points),
         "phases": phases(cells),
-        "phase_tables": tables.phases(cells),
+        "phase_tables": tables.phases(tabled),
         "published": published.compare(cells, published.load()),
         "approximations": approximations(cells),
         "problems": tables.problems(cells),

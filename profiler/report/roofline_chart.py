@@ -12,17 +12,17 @@ from profiler.report.cells import Cell, distinct
 from profiler.report.figures import timed_phases_of
 from profiler.report.interactive import Chart
 from profiler.report.text import clean
-from profiler.report.thinning import thin
-from profiler.report.timeline import CELLS, choices
+from profiler.report.thinning import choosable
+from profiler.report.timeline import choices
 
 #: The kernels of a run that take longest, of those that compute and move something.
-KERNELS = 40
+KERNELS = 30
 
 
 def chart(cells: Sequence[Cell]) -> Chart | None:
     """The chart of the cells whose kernels are known, None if there are none."""
     found = [cell for cell in cells if _kernels(cell, "")]
-    shown = thin(found, CELLS)[:CELLS]
+    shown = choosable(found)
     if not shown:
         return None
     import altair as alt

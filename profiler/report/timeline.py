@@ -10,18 +10,17 @@ from profiler.record import Timeline
 from profiler.report import interactive, palette
 from profiler.report.cells import Cell, distinct
 from profiler.report.interactive import Chart
-from profiler.report.thinning import thin
+from profiler.report.thinning import choosable
 from profiler.trace import CATEGORIES
 
-#: Cells to choose from, and points of each: beyond them a page grows and nothing more is seen.
-CELLS = 16
-POINTS = 220
+#: Points of each run: beyond them a page grows and nothing more is seen.
+POINTS = 200
 
 
 def chart(cells: Sequence[Cell]) -> Chart | None:
     """The chart of the cells that have a timeline, None if none has."""
     found = [cell for cell in cells if cell.memory.timeline and cell.memory.timeline.event]
-    shown = thin(found, CELLS)[:CELLS]
+    shown = choosable(found)
     if not shown:
         return None
     import altair as alt

@@ -29,7 +29,7 @@ PRODUCT = ("trainable", "flops", "memory")
 WEIGHTS = ("alpha", "beta", "gamma")
 FORMS = ("exponential", "product")
 #: Points of the charts; a page with more has them in its tables.
-POINTS = 1000
+POINTS = 500
 #: Bars of the ranking.
 RANKED = 40
 
@@ -121,7 +121,9 @@ def pareto(found: Sequence[Point]) -> Chart | None:
         for number, label in enumerate(labels)
     ]
     second = 1 if len(axes) > 1 and axes[1][0] == "time" else len(axes) - 1
-    up = labels[-1] if axes[-1][0] == "score" else labels[second]
+    first = [one for one in found if one.group == groups[0]]
+    rated = axes[-1][0] == "score" and any(one.score is not None for one in first)
+    up = labels[-1] if rated else labels[second]
 
     def chosen(name: str) -> str:
         """The value of the axis that a control names; names of records are in no expression."""
@@ -372,7 +374,7 @@ def tables(found: Sequence[Point]) -> list[Table]:
         both = pscp(group, usual)
         places = [_places([one[form] for one in both]) for form in range(len(FORMS))]
         by_score = _places([point.score or 0.0 for point in group])
-        order = sorted(range(len(group)), key=lambda index: -both[index][0])
+        order = sorted(range(len(group)), key=lambda index: -both[index][0])[:RANKED]
         result.append(
             Table(
                 caption=f"{name.rpartition(' · ')[0]}: PSCP with all weights at 1",
