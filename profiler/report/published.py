@@ -81,10 +81,12 @@ class PublishedTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A published table beside our cells that match its rows, of one source."""
+    """A published table beside our cells that match its rows, of one source; `said` is which batch
+    and length reproduce which rows, where that can be said."""
 
     published: PublishedTable
     table: Table
+    said: str = ""
 
 
 def load() -> list[PublishedTable]:
@@ -110,10 +112,31 @@ def compare(cells: Sequence[Cell], tables: Sequence[PublishedTable]) -> list[Com
                 table = published_means.table
             elif published.counts:
                 table = published_counts.table
-            result.append(Comparison(published, table(published, group, source)))
+            said = _said(published, group) if table is _table else ""
+            result.append(Comparison(published, table(published, group, source), said))
             sums = published_sums.tables(published, group)
             result += [Comparison(published, one) for one in sums]
     return result
+
+
+def _said(published: PublishedTable, cells: Sequence[Cell]) -> str:
+    """Which rows each batch and length reproduces, and which it does not."""
+    parts = []
+    for workload, group in grouped(cells, lambda cell: cell.workload).items():
+        done, missed = [], []
+        for row in published.rows:
+            found = [cell for cell in group if row.matches(cell.record.spec)]
+            judged = [cell for cell in found if cell.memory.peak_reserved is not None]
+            if row.memory_gb is None or not judged:
+                continue
+            about = any(_readings(cell.memory.peak_reserved, row.memory_gb) for cell in judged)
+            (done if about else missed).append(row.method)
+        if not done and not missed:
+            continue
+        text = f"{workload.capitalize()} reproduces {len(done)} of {len(done) + len(missed)} rows"
+        text += f": {listing(done)}" if done else ""
+        parts.append(text + (f"; not {listing(missed)}" if missed else "") + ".")
+    return " ".join(parts)
 
 
 def _is_of(cell: Cell, published: PublishedTable) -> bool:
@@ -256,16 +279,21 @@ def _reproduced(cell: Cell, published: float | None) -> TableField:
     reserved = cell.memory.peak_reserved
     if published is None or reserved is None:
         return TableField(units.NONE)
-    found = [
-        f"{name} bytes"
-        for name, size in READINGS.items()
-        if abs(reserved / size - published) <= ABOUT * published
-    ]
+    found = _readings(reserved, published)
     if not found:
         return TableField("✗ no", tone="bad")
     return TableField(
         "✓ either way" if len(found) == len(READINGS) else f"✓ {found[0]}", tone="good"
     )
+
+
+def _readings(reserved: int | None, published: float) -> list[str]:
+    """The meanings of a GB by which what was reserved is about what is published."""
+    return [
+        f"{name} bytes"
+        for name, size in READINGS.items()
+        if reserved is not None and abs(reserved / size - published) <= ABOUT * published
+    ]
 
 
 def _no_run() -> list[TableField]:
