@@ -10,7 +10,9 @@ pytest loads this module at every start, so nothing heavy is imported before the
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +21,11 @@ import pytest
 
 if TYPE_CHECKING:
     from profiler.record import Record
+
+#: Names the environment variable with the checkout whose files are to be imported, and the file
+#: beside the records that tells of others (`profiler.checkouts`).
+HOME = "PEFT_PROFILE_CHECKOUT"
+FOREIGN = "foreign.txt"
 
 #: Under these names a test's report carries what the summary tells, from any worker.
 _WRITTEN = "peft_profile_written"
@@ -42,6 +49,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="keep each checked record in this folder, for python -m profiler.diff",
     )
+    group.addoption(
+        "--peft-keep-only",
+        action="store_true",
+        help="with --peft-records: hold records to no baseline and write none",
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell of modules that a checkout's tests imported from elsewhere in the same repository."""
+    home, folder = os.environ.get(HOME), session.config.getoption("--peft-records")
+    if not home or not folder or not Path(folder).is_dir():
+        return
+    names = {path.stem for path in Path(home).glob("*.py")}
+    for place in (Path(home), Path(home) / "src"):
+        names |= {path.parent.name for path in place.glob("*/__init__.py")}
+    foreign = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        own = name.partition(".")[0] in names
+        if own and file and not Path(file).resolve().is_relative_to(Path(home).resolve()):
+            foreign.append(f"{name} from {file}")
+    if foreign:
+        (Path(folder) / FOREIGN).write_text(", ".join(sorted(foreign)[:3]))
 
 
 class PeftProfile:
@@ -97,6 +127,8 @@ class PeftProfile:
         try:
             limit = baselines.tolerance_of(tolerance)
             self._keep(record, name)
+            if self._config.getoption("--peft-keep-only"):
+                return
             if self._config.getoption("--peft-update"):
                 self._update(path, record)
                 return
