@@ -24,7 +24,9 @@ _AROUND = frozenset(
         "validation",
         *(
             "calibrate.py",
+            "checkouts.py",
             "diff.py",
+            "diff_page.py",
             "diff_text.py",
             "files.py",
             "flags.py",
@@ -32,6 +34,7 @@ _AROUND = frozenset(
             "isolation.py",
             "lines.py",
             "noise.py",
+            "other_python.py",
             "preflight.py",
             "runner.py",
             "stdout.py",

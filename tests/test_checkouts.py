@@ -1,4 +1,4 @@
-"""`python -m profiler.diff --base git:REVISION`: two revisions of a project, one set of libraries."""
+"""`profiler.diff --base git:REVISION`: two revisions of a project, one set of libraries."""
 
 from __future__ import annotations
 

@@ -103,6 +103,32 @@ class PeftProfile:
                 raise
             _fail(str(error).replace("RunSpec.__init__()", "peft_profile()"))
 
+    def time(self, benchmark: Any, *, rounds: int = 5, **fields: Any) -> None:
+        """Time a cell's steps, really run on this machine, with pytest-benchmark's fixture.
+
+        pytest-benchmark stores and compares the times (`--benchmark-autosave`,
+        `--benchmark-compare`). Those of another machine or of other libraries are left out of a
+        comparison, which says so, unless `--peft-across-versions` is given.
+
+        Args:
+            rounds: steps that are timed.
+            fields: as of a call; the device is `cpu` unless given.
+        """
+        __tracebackhide__ = True
+        from profiler.errors import ProfilerError
+        from profiler.noise import quiet
+
+        try:
+            with contextlib.chdir(self._config.rootpath), quiet():
+                from profiler.integrations import timed_tests
+                from profiler.spec import RunSpec
+
+                timed_tests.time_steps(benchmark, RunSpec(**{"device": "cpu", **fields}), rounds)
+        except (ProfilerError, TypeError) as error:
+            if isinstance(error, TypeError) and "RunSpec" not in str(error):
+                raise
+            _fail(str(error).replace("RunSpec.__init__()", "peft_profile.time()"))
+
     def check(self, record: Record, *, tolerance: str | None = None, name: str = "") -> None:
         """Hold a record to the test's baseline: bytes, FLOPs and parameter counts, to the unit.
 
@@ -199,6 +225,29 @@ def _fail(text: str) -> NoReturn:
 def peft_profile(request: pytest.FixtureRequest) -> PeftProfile:
     """Run one fine-tuning step, simulated or measured, and hold its record to a baseline."""
     return PeftProfile(request)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, benchmarksession: Any, compared_benchmark: dict[str, Any]
+) -> None:
+    """Leave out of pytest-benchmark's comparison what was timed elsewhere or with other libraries,
+    where it would only warn."""
+    stored = compared_benchmark.get("benchmarks") or []
+    if not any("peft_profile" in (one.get("extra_info") or {}) for one in stored):
+        return
+    from profiler.integrations.timed_tests import incomparable
+
+    across = config.getoption("--peft-across-versions")
+    kept = []
+    for one in stored:
+        reason = incomparable(one)
+        if reason:
+            what = "compared all the same" if across else "not compared (--peft-across-versions)"
+            benchmarksession.logger.warning(f"{one['fullname']}: {what}: {reason}")
+        if across or not reason:
+            kept.append(one)
+    compared_benchmark["benchmarks"] = kept
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
