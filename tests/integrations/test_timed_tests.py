@@ -44,7 +44,7 @@ def test_times_are_stored_and_only_their_like_compared(tmp_path: Path) -> None:
     entry["extra_info"]["peft_profile"]["peft"] = "0.1"
     assert incomparable(entry).startswith("peft 0.1 there")
     file.write_text(json.dumps(stored))
-    again = run(tmp_path, "--benchmark-compare=0001", "--benchmark-compare-fail=min:0.0001%")
+    again = run(tmp_path, "--benchmark-compare=0001", "--benchmark-compare-fail=min:1%")
     told = again.stdout + again.stderr
     assert again.returncode == 0, told  # nothing is held against what is not its like
     assert "test_it.py::test_time: not compared" in told
