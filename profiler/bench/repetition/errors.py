@@ -1,0 +1,5 @@
+"""Why a model's steps are not written by repetition."""
+
+
+class NotPeriodicError(Exception):
+    """The proof does not hold; the message says where, for people. The whole model is traced."""
