@@ -67,6 +67,13 @@ _Result = _New | _View | _Same | None
 _Known = tuple[Callable[[Any], Any] | None, tuple[_Result, ...]] | None
 
 
+#: What is known of ops, for all models of a process: it depends on nothing but shapes.
+_KNOWN: dict[Any, _Known] = {}
+
+#: Ops that are kept; a step of a model has some hundreds. All are forgotten when there are more.
+_MOST = 50_000
+
+
 class FakeDispatch:
     """Runs ops under a `FakeTensorMode` that is active.
 
@@ -77,7 +84,9 @@ class FakeDispatch:
     def __init__(self, mode: FakeTensorMode) -> None:
         self._mode = mode
         self._plain: dict[Any, bool] = {}
-        self._known: dict[Any, _Known] = {}
+        self._known = _KNOWN
+        if len(_KNOWN) > _MOST:
+            _KNOWN.clear()
         self._symbolic = mode.shape_env is not None
         self._attributes: dict[torch.device, dict[str, Any]] = {}
 

@@ -25,7 +25,6 @@ from profiler.bench.repetition.stream import Labels, Reader, Stream
 from profiler.bench.repetition.writing import Writer
 from profiler.bench.simulated import simulate
 from profiler.bench.tracker import StorageTracker
-from profiler.errors import UnsupportedError, UsageError
 from profiler.hardware.devices import Device
 from profiler.resolve import Cell
 from profiler.subject.subject import Subject, build
@@ -34,6 +33,10 @@ from profiler.trace import Trace
 #: Layers of the shallow models together, at most this share of the model's: what is over is lost
 #: where the proof fails.
 SHARE = 0.5
+
+#: Layers of the shallow models where all layers are alike: the first and the last may have a part
+#: of their own in the step, and then one and two of those between.
+_FEWEST = (2, 3, 4)
 
 
 def simulate_by_repetition(
@@ -45,14 +48,16 @@ def simulate_by_repetition(
         share: of the model's layers, how many the shallow models may have together.
 
     Raises:
-        NotPeriodicError: it cannot be proven, or would cost more. Nothing was changed then.
+        NotPeriodicError: it cannot be proven, or would cost more.
     """
     config = subject.model.config
     count = depths.layer_count(config)
+    if sum(_FEWEST) > share * count:
+        raise NotPeriodicError(f"{count} layers are too few to gain from it")
     likeness = Likeness()
     classes = likeness.classes(subject.model, count)
     step, edge = period(classes)
-    least = edge + 2 if edge else 2
+    least = _FEWEST[0] + edge
     tried = [least + step * number for number in range(3)]
     if sum(tried) > share * count or tried[-1] > count:
         raise NotPeriodicError(f"{count} layers are too few to gain from it")
@@ -78,7 +83,11 @@ def simulate_by_repetition(
         trace.approximations[:] = said
         trace.outside = _outside([one.trace.outside for one in shallow], times)
 
-    return simulate(subject, cell.spec, device, load, write=write)
+    try:
+        return simulate(subject, cell.spec, device, load, write=write)
+    except NotPeriodicError as error:
+        error.spent = True
+        raise
 
 
 class _Shallow:
@@ -103,8 +112,11 @@ class _Shallow:
             if list(containers(subject.model, depth)) != lists:
                 raise NotPeriodicError(f"with {depth} layers other lists of modules are as long")
             self.trace = simulate(subject, cell.spec, device, load, log=log)
-        except (UsageError, UnsupportedError) as error:
-            raise NotPeriodicError(f"not with {depth} layers: {error}") from None
+        except NotPeriodicError:
+            raise
+        except Exception as error:  # whatever it is, it is not the model that was asked for
+            text = " ".join(str(error).split())[:200]
+            raise NotPeriodicError(f"not with {depth} layers: {text}") from None
         for before, block in zip(log.categories, self.trace.blocks, strict=False):
             if before != block.category and (before or block.phase != "load"):
                 raise NotPeriodicError("a step makes something else of what was there before")
