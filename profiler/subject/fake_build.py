@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.subject import fakes
 from profiler.subject.attributes import attributes
 from profiler.subject.places import Moves, Places
@@ -60,6 +61,7 @@ class FakeBuild(TorchDispatchMode):
         self.mode = _Mode(allow_non_fake_inputs=True)
         self.shadows = Shadows()
         self.cuda = cuda
+        self._dispatch = FakeDispatch(self.mode)
         self._places = Places()
         self._moves = Moves(self._places)
 
@@ -150,7 +152,7 @@ class FakeBuild(TorchDispatchMode):
             answer = self.shadows.answer(func, args, kwargs)
             if answer is not None:
                 return answer[0]
-        out = func(*args, **kwargs)
+        out = self._dispatch(func, args, kwargs)
         if func is aten._linalg_svd.default and self.cuda:
             # cuSOLVER's V is row-major, LAPACK's column-major
             # (torch/_meta_registrations.py, `linalg_svd_meta`).

@@ -62,11 +62,29 @@ def find(streams: Sequence[Stream], period: int) -> Pattern:
         pairwise([0, *stream.starts, len(key)])
         for stream, key in zip(streams, keys, strict=True)
     ]
-    places: list[tuple[int, int]] = []
+    pattern = Pattern([], [])
     for phase in zip(*bounds, strict=True):
-        parts = [key[start:end] for key, (start, end) in zip(keys, phase, strict=True)]
-        places += [(phase[0][0] + place, count) for place, count in stretches_of(parts)]
-    return _rules(streams, keys, places, period)
+        part = _phase(streams, keys, phase, period)
+        pattern.fixed += part.fixed
+        pattern.stretches += [*part.stretches, []]  # what is between two phases is nothing
+    return pattern
+
+
+def _phase(
+    streams: Sequence[Stream],
+    keys: Sequence[list[int]],
+    phase: Sequence[tuple[int, int]],
+    period: int,
+) -> Pattern:
+    """The pattern of a phase, given by its start and end at each depth."""
+    parts = [key[start:end] for key, (start, end) in zip(keys, phase, strict=True)]
+    reasons = []
+    for ahead in _AHEAD:
+        try:
+            return _rules(streams, phase, parts, stretches_of(parts, ahead), period)
+        except NotPeriodicError as error:
+            reasons.append(error)
+    raise reasons[0]
 
 
 def _comparable(streams: Sequence[Stream]) -> list[list[int]]:
@@ -87,26 +105,22 @@ def _comparable(streams: Sequence[Stream]) -> list[list[int]]:
     ]
 
 
-def stretches_of(depths: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+def stretches_of(depths: Sequence[Sequence[int]], ahead: int) -> list[tuple[int, int]]:
     """Where tokens of the first depth's are inserted once for the second, and the same once more
-    for the third: (place in the first, count).
+    for the third: (place in the first, count). The argument is as of `insertions`.
 
     Raises:
         NotPeriodicError: there are no such.
     """
     one, two, three = depths
-    for ahead in _AHEAD:
-        try:
-            found, again = insertions(one, two, ahead), insertions(two, three, ahead)
-        except NotPeriodicError:
-            continue
-        shifted, moved = [], 0
-        for place, count in found:
-            moved += count
-            shifted.append((place + moved, count))
-        if shifted == again:
-            return found
-    raise NotPeriodicError("a deeper model's step is not a shallower one's with layers inserted")
+    found, again = insertions(one, two, ahead), insertions(two, three, ahead)
+    shifted, moved = [], 0
+    for place, count in found:
+        moved += count
+        shifted.append((place + moved, count))
+    if shifted != again:
+        raise NotPeriodicError("layers are not inserted at the same places at each depth")
+    return found
 
 
 def insertions(
@@ -141,32 +155,41 @@ def insertions(
 
 
 def _rules(
-    streams: Sequence[Stream], keys: list[list[int]], places: list[tuple[int, int]], period: int
+    streams: Sequence[Stream],
+    phase: Sequence[tuple[int, int]],
+    parts: Sequence[list[int]],
+    places: list[tuple[int, int]],
+    period: int,
 ) -> Pattern:
-    fixed: list[list[Rule]] = []
-    stretches: list[list[Rule]] = []
+    pattern = Pattern([], [])
+    first, second, third = (start for start, _ in phase)
     start = moved = 0
-    for place, length in [*places, (len(keys[0]), 0)]:
-        fixed.append(
+    for place, length in [*places, (len(parts[0]), 0)]:
+        pattern.fixed.append(
             [
-                _fixed(streams, (index, index + moved, index + 2 * moved), period)
+                _fixed(
+                    streams,
+                    (first + index, second + index + moved, third + index + 2 * moved),
+                    period,
+                )
                 for index in range(start, place)
             ]
         )
         start = place
         if length:
             one, two = place + moved, place + 2 * moved
-            again = keys[2][two : two + length], keys[2][two + length : two + 2 * length]
-            if not keys[1][one : one + length] == again[0] == again[1]:
+            again = parts[2][two : two + length], parts[2][two + length : two + 2 * length]
+            if not parts[1][one : one + length] == again[0] == again[1]:
                 raise NotPeriodicError("what a layer adds differs from layer to layer")
-            stretches.append(
+            one, two = one + second, two + third
+            pattern.stretches.append(
                 [
                     _repeated(streams, (one + index, two + index, two + length + index), period)
                     for index in range(length)
                 ]
             )
             moved += length
-    return Pattern(fixed, stretches)
+    return pattern
 
 
 def _fixed(streams: Sequence[Stream], at: tuple[int, int, int], period: int) -> Rule:

@@ -60,7 +60,7 @@ class Writer:
 
     def _in_order(self, pattern: Pattern, times: int) -> Iterator[tuple[list[Any], int]]:
         stretches = [[self._at(rule, times) for rule in rules] for rules in pattern.stretches]
-        for rules, stretch in zip(pattern.fixed, [*stretches, []], strict=True):
+        for rules, stretch in zip(pattern.fixed, stretches, strict=True):
             yield [self._at(rule, times) for rule in rules], 0
             for repetition in range(times):
                 yield stretch, repetition
