@@ -12,6 +12,7 @@ is put so that it is the same for each layer and each depth, if the layers do th
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -227,6 +228,7 @@ class _Reading:
         for numel in touches.numels:
             self._put((NUMEL,), (numel,))
         for word, touched in ((READ, touches.reads), (WRITE, touches.writes)):
+            times: Counter[int] = Counter()  # two lists that are one must not run into each other
             for block, size in touched:
                 if block is None:
                     raise NotPeriodicError(f"{op.name} takes a tensor that nothing was seen to make")
@@ -239,7 +241,9 @@ class _Reading:
                     self._put((UNTRACKED,))
                 held = self.alive[kind]
                 rank = held.index(block)
-                self._put((word, kind[0]), (size,), kind[1], rank, len(held) - 1 - rank)
+                newest = len(held) - 1 - rank
+                self._put((word, kind[0], times[block]), (size,), kind[1], rank, newest)
+                times[block] += 1
         content, label = self.reader.op(op, touches.lists)
         kernels = op.kernels - list_kernels(op.name, op.items, touches.numels, touches.lists)
         numbers = (op.flops, op.nbytes, kernels, op.items, op.views, op.modules, *op.product)

@@ -27,7 +27,7 @@ LAYERS = {"gpt2": "n_layer", "bloom": "n_layer"}
 
 #: Whose steps follow no pattern that is looked for, on every family; all others of the registry do.
 WHOLE = frozenset(
-    ["adalora", "cpt", "delta-lora", "lily", "loha", "lora-plus", "osf", "tinylora"]
+    ["adalora", "cpt", "delta-lora", "lily", "loha", "osf", "tinylora"]
 )
 
 #: Methods that every run takes: trained parts in layers, outside of them, and all of the model.
@@ -166,7 +166,7 @@ def test_a_shallow_model_is_traced_whole_and_the_record_says_why(tmp_path: Path)
 
 
 def test_what_does_not_qualify_is_traced_whole_and_the_record_says_why(tmp_path: Path) -> None:
-    made = spec(model(tmp_path, "llama", 18), method="lora-plus")
+    made = spec(model(tmp_path, "llama", 18), method="adalora")
     record, full = run(made), run(made, full_trace=True)
     assert record.status == "ok"
     assert record.traced is not None
