@@ -6,6 +6,7 @@ A measured cell goes to a process of its own, a simulated one is run in this pro
 from __future__ import annotations
 
 import gc
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,6 +135,18 @@ def _simulate(cell: Cell, record: Record, *, full_trace: bool) -> Trace:
     return trace
 
 
+#: Why cells of a kind were traced whole: a sweep's next one of that kind is not tried again.
+_NOT_REPEATED: dict[str, str] = {}
+
+
+def _kind(cell: Cell) -> str:
+    """A cell but for its batch and its card, which do not decide whether layers repeat."""
+    fields = cell.spec.to_dict()
+    for name in ("batch_size", "seq_len", "seed", "device", "vram", "alloc_conf", "steps"):
+        del fields[name]
+    return json.dumps([fields, cell.model.config, cell.config], sort_keys=True, default=str)
+
+
 def _trace(
     cell: Cell, subject: Subject, device: Device | None, load: Load | None, *, full: bool
 ) -> tuple[Trace, str]:
@@ -144,12 +157,13 @@ def _trace(
     from profiler.bench.simulated import simulate
     from profiler.subject.subject import build
 
-    reason = "asked for"
-    if not full:
+    kind = _kind(cell)
+    reason = "asked for" if full else _NOT_REPEATED.get(kind, "")
+    if not reason:
         try:
             return simulate_by_repetition(cell, subject, device, load), "by repetition of layers"
         except NotPeriodicError as error:
-            reason = str(error)
+            reason = _NOT_REPEATED[kind] = str(error)
             if error.spent:
                 load = None if device is None else Load.of(cell.spec, device)
                 subject = build(cell, load=load)

@@ -120,7 +120,7 @@ class FakeDispatch:
                 result.shape, result.stride, dtype=result.dtype, device="meta"
             )
             del guard
-            return self._fake(elem, result.device)
+            return self.fake(elem, result.device)
         if type(result) is _View:
             storage = args[result.argument].untyped_storage()
             guard = torch._C._DisableTorchDispatch()
@@ -128,10 +128,10 @@ class FakeDispatch:
                 storage, result.offset, result.shape, result.stride
             )
             del guard
-            return self._fake(elem, result.device)
+            return self.fake(elem, result.device)
         return args[result.argument] if type(result) is _Same else None
 
-    def _fake(self, elem: torch.Tensor, device: torch.device) -> FakeTensor:
+    def fake(self, elem: torch.Tensor, device: torch.device) -> FakeTensor:
         """`FakeTensor(mode, elem, device)`; its constructor does the same things each time."""
         attributes = self._attributes.get(device)
         if attributes is None:

@@ -144,7 +144,7 @@ class FakeBuild(TorchDispatchMode):
         if func is aten.detach.default and type(args[0]) is FakeTensor:
             with in_kernel_invocation_manager(self.mode):
                 alias = func(args[0])
-            return FakeTensor(self.mode, alias, args[0].fake_device)
+            return self._dispatch.fake(alias, args[0].fake_device)
         kwargs = kwargs or {}
         if not (len(args) == 1 and isinstance(args[0], FakeTensor)):
             args, kwargs = tree_map_only(torch.Tensor, self.fake, (args, kwargs))

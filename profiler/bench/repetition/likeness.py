@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from profiler.bench.repetition.errors import NotPeriodicError
 from profiler.bench.repetition.stream import Labels
@@ -22,9 +23,10 @@ def containers(model: torch.nn.Module, count: int) -> dict[str, Sequence[torch.n
     """The lists of `count` modules in a model, by their paths; none within another."""
     found: dict[str, Sequence[torch.nn.Module]] = {}
     for path, module in model.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            if not any(path.startswith(f"{other}.") for other in found):
-                found[path] = list(module)
+        if not isinstance(module, torch.nn.ModuleList) or len(module) != count:
+            continue
+        if not any(path.startswith(f"{other}.") for other in found):
+            found[path] = list(module)
     return found
 
 
@@ -32,14 +34,16 @@ class Likeness:
     """Numbers layers: alike ones have one number, in all models that are compared.
 
     Two layers are alike if they hold the same modules with the same settings, tensors and hooks,
-    but for numbers and names that count the layers.
+    but for numbers and names that count the layers; and if the model's config says the same of
+    both.
     """
 
     def __init__(self) -> None:
         self._models: list[tuple[int, list[Any]]] = []
+        self._outsides: list[tuple[int, list[Any]]] = []
 
-    def classes(self, model: torch.nn.Module, count: int) -> list[int]:
-        """A number for each layer.
+    def classes(self, model: Any, count: int) -> list[int]:
+        """A number for each layer of a model of `count` layers.
 
         Raises:
             NotPeriodicError: there is no list of layers.
@@ -50,10 +54,32 @@ class Likeness:
         parts = [path.split(".") for path in lists]
         tails = {".".join(part[start:]) for part in parts for start in range(len(part))}
         describe = _Describing(Labels(sorted(tails, key=len, reverse=True)), model)
+        said = [
+            value
+            for value in model.config.to_dict().values()
+            if isinstance(value, list) and len(value) == count
+        ]
+        self._outsides.append((count, describe.outside(model, lists)))
         return [
-            self._class(index, [describe.module(layers[index]) for layers in lists.values()])
+            self._class(
+                index,
+                [
+                    *(describe.module(layers[index]) for layers in lists.values()),
+                    *(str(value[index]) for value in said),
+                ],
+            )
             for index in range(count)
         ]
+
+    def check_outside(self) -> None:
+        """What is in no layer must be the same in all models, or grow evenly with the depth.
+
+        Raises:
+            NotPeriodicError: it does not.
+        """
+        depths, outsides = zip(*self._outsides, strict=True)
+        if not _even(depths, outsides):
+            raise NotPeriodicError("what is outside of the layers does not follow from the depth")
 
     def _class(self, index: int, description: list[Any]) -> int:
         for number, (other, known) in enumerate(self._models):
@@ -72,6 +98,26 @@ def _alike(one: Any, other: Any, shift: int) -> bool:
     return type(one) is int and type(other) is int and one - other == shift
 
 
+def _even(depths: Sequence[int], values: Sequence[Any]) -> bool:
+    """Whether descriptions are equal, but for numbers and lengths that grow evenly with depth."""
+    first = values[0]
+    if all(value == first for value in values):
+        return True
+    if len({type(value) for value in values}) > 1:
+        return False
+    if isinstance(first, (list, tuple)):
+        lengths = [len(value) for value in values]
+        if len(set(lengths)) > 1:  # of layers, or of what they hold
+            return _even(depths, lengths)
+        return all(_even(depths, items) for items in zip(*values, strict=True))
+    if type(first) is not int:
+        return False
+    return all(
+        (value - first) * (depths[1] - depths[0]) == (values[1] - first) * (depth - depths[0])
+        for depth, value in zip(depths, values, strict=True)
+    )
+
+
 class _Describing:
     def __init__(self, labels: Labels, model: torch.nn.Module) -> None:
         self._labels = labels  # of paths as any module between may have written them
@@ -80,6 +126,15 @@ class _Describing:
     def module(self, module: torch.nn.Module) -> list[Any]:
         return [self._one(path, one) for path, one in module.named_modules()]
 
+    def outside(self, model: torch.nn.Module, lists: Iterable[str]) -> list[Any]:
+        """What is in none of the lists."""
+        inside = tuple(f"{path}." for path in lists)
+        return [
+            self._one(path, one)
+            for path, one in model.named_modules()
+            if not path.startswith(inside)
+        ]
+
     def _one(self, path: str, module: torch.nn.Module) -> list[Any]:
         own = vars(module)
         held = [
@@ -87,9 +142,7 @@ class _Describing:
             for kind in (module._parameters, module._buffers)
             for name, tensor in kind.items()
         ]
-        rest = [
-            (name, self._value(value, 3)) for name, value in own.items() if name not in _USUAL
-        ]
+        rest = [(name, self._value(value, 3)) for name, value in own.items() if name not in _USUAL]
         hooks = [len(own[name]) for name in _HOOKS if own[name]]
         return [path, type(module), module.training, hooks, held, rest]
 
@@ -132,7 +185,8 @@ class _Describing:
                 (self._value(key, depth - 1), self._value(item, depth - 1))
                 for key, item in value.items()
             ]
-        if type(value).__name__.endswith("Config"):  # one for all layers
+        # A config is one for all layers, and a hook's handle a number that counts all hooks.
+        if type(value).__name__.endswith("Config") or isinstance(value, RemovableHandle):
             return type(value)
         return [type(value), self._value(getattr(value, "__dict__", None), depth - 1)]
 

@@ -16,8 +16,8 @@ from itertools import pairwise
 from profiler.bench.repetition.errors import NotPeriodicError
 from profiler.bench.repetition.stream import Stream
 
-#: Tokens that must go on alike after an insertion, tried in turn: long stretches are told from short
-#: ones by many, and between the lists that an op takes there may be few.
+#: Tokens that must go on alike after an insertion, tried in turn: long stretches are told from
+#: short ones by many, and between the lists that an op takes there may be few.
 _AHEAD = (1, 4, 16, 64)
 
 
@@ -59,8 +59,7 @@ def find(streams: Sequence[Stream], period: int) -> Pattern:
         raise NotPeriodicError("a deeper model has other phases")
     keys = _comparable(streams)
     bounds = [
-        pairwise([0, *stream.starts, len(key)])
-        for stream, key in zip(streams, keys, strict=True)
+        pairwise([0, *stream.starts, len(key)]) for stream, key in zip(streams, keys, strict=True)
     ]
     pattern = Pattern([], [])
     for phase in zip(*bounds, strict=True):
@@ -123,9 +122,7 @@ def stretches_of(depths: Sequence[Sequence[int]], ahead: int) -> list[tuple[int,
     return found
 
 
-def insertions(
-    short: Sequence[int], long: Sequence[int], ahead: int = 1
-) -> list[tuple[int, int]]:
+def insertions(short: Sequence[int], long: Sequence[int], ahead: int = 1) -> list[tuple[int, int]]:
     """Where tokens are inserted that make `long` of `short`, and how many: (place in short, count).
 
     Args:
@@ -134,7 +131,7 @@ def insertions(
     Raises:
         NotPeriodicError: something else than insertions is needed.
     """
-    found = []
+    found: list[tuple[int, int]] = []
     x = y = 0
     while True:
         while x < len(short) and y < len(long) and short[x] == long[y]:
@@ -214,9 +211,7 @@ def _fixed(streams: Sequence[Stream], at: tuple[int, int, int], period: int) -> 
         if each is None:
             raise NotPeriodicError("a size does not grow evenly with the depth")
         numbers.append((values[0], each))
-    return Rule(
-        streams[0].loose[at[0]], label, from_newest, (ranks[0], growth, 0), tuple(numbers)
-    )
+    return Rule(streams[0].loose[at[0]], label, from_newest, (ranks[0], growth, 0), tuple(numbers))
 
 
 def _even(values: Sequence[int | None]) -> int | None:

@@ -14,6 +14,7 @@ Anything that does not fit is a `NotPeriodicError`, and the whole model is run.
 
 from __future__ import annotations
 
+from itertools import pairwise
 
 from profiler.bench.load import Load
 from profiler.bench.repetition import depths
@@ -64,8 +65,11 @@ def simulate_by_repetition(
     tried = [depth + (count - least) % step for depth in tried]
     lists = containers(subject.model, count)
     reader = Reader(Labels(lists))
-    shallow = [_Shallow(cell, config, depth, device, likeness, reader, list(lists)) for depth in tried]
+    shallow = [
+        _Shallow(cell, config, depth, device, likeness, reader, list(lists)) for depth in tried
+    ]
     _check_layers(classes, [one.classes for one in shallow])
+    likeness.check_outside()
     said = shallow[0].trace.approximations
     if any(one.trace.approximations != said for one in shallow):
         raise NotPeriodicError("what is said of the step differs with the depth")
@@ -74,6 +78,8 @@ def simulate_by_repetition(
 
     def write(tracker: StorageTracker) -> None:
         trace = tracker.trace
+        if trace.approximations != said[: len(trace.approximations)]:
+            raise NotPeriodicError("what is said of the model differs with the depth")
         for block in trace.blocks:
             if not block.category and block.phase == "load":
                 block.category = "buffers"  # as `profiler.bench.categories` decides
@@ -125,7 +131,7 @@ class _Shallow:
 
 def _check_layers(classes: list[int], shallow: list[list[int]]) -> None:
     """The model must be a shallow one with layers of its own put in at one place."""
-    found = [insertions(one, other) for one, other in zip(shallow, shallow[1:], strict=False)]
+    found = [insertions(one, other) for one, other in pairwise(shallow)]
     if any(len(one) != 1 for one in found):
         raise NotPeriodicError("a deeper model is no shallower one with more layers")
     place, length = found[0][0]

@@ -12,14 +12,14 @@ is put so that it is the same for each layer and each depth, if the layers do th
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from profiler.bench.op_work import JOINING, foreach_kernels, joining_kernels
 from profiler.bench.repetition.errors import NotPeriodicError
-from profiler.bench.repetition.log import OpLog
+from profiler.bench.repetition.log import OpLog, Touches
 from profiler.trace import Op, Trace
 
 #: Kinds of tokens, the first item of what they say.
@@ -98,21 +98,23 @@ Alive = dict[tuple[int, int | None], list[int]]
 
 
 class Reader:
-    """Reads traces into streams of one vocabulary."""
+    """Reads traces into streams of one vocabulary.
+
+    Attributes:
+        untracked: the kind of what is no block of the allocator.
+    """
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self.vocabulary = Vocabulary()
-        self._untracked = self.vocabulary.number((UNTRACKED,))
+        self.untracked = self.vocabulary.number((UNTRACKED,))
 
     def kind(self, trace: Trace, block: int) -> tuple[int, int | None]:
         """The number of a block's kind, and its layer."""
         one = trace.blocks[block]
         path, label = self.labels.of(one.module)
-        content = (
-            (ALLOC, one.op, path, one.dtype, one.phase, one.source, one.category, len(one.shape))
-        )
-        return self.vocabulary.number(content), label
+        content = (ALLOC, one.op, path, one.dtype, one.phase, one.source, one.category)
+        return self.vocabulary.number((*content, len(one.shape))), label
 
     def alive(self, trace: Trace, events: int) -> Alive:
         """What is alive after the first `events` events."""
@@ -157,32 +159,31 @@ class _Reading:
         self.trace = trace
         self.log = log
         self.out = Stream()
-        self.alive = reader.alive(trace, log.events)
+        self.index = log.events
+        self.marks = deque([mark for mark in trace.marks if mark.event >= self.index][:-1])
+        self.alive = reader.alive(trace, self.index)
         self.kinds: dict[int, tuple[int, int | None]] = {
             block: kind for kind, blocks in self.alive.items() for block in blocks
         }
 
     def run(self) -> Stream:
-        trace, log = self.trace, self.log
-        marks = iter([mark for mark in trace.marks if mark.event >= log.events][:-1])
-        mark = next(marks, None)
-        index = log.events
-        for op, touches in zip(trace.ops, log.touches, strict=True):
-            while index < op.event or (mark is not None and mark.event == index):
-                if mark is not None and mark.event == index:
-                    self._mark(mark.phase, mark.step)
-                    mark = next(marks, None)
-                    continue
-                self._event(trace.events[index])
-                index += 1
+        for op, touches in zip(self.trace.ops, self.log.touches, strict=True):
+            self._events(op.event)
             self._op(op, touches)
-        for index in range(index, len(trace.events) + 1):
-            while mark is not None and mark.event == index:
-                self._mark(mark.phase, mark.step)
-                mark = next(marks, None)
-            if index < len(trace.events):
-                self._event(trace.events[index])
+        self._events(len(self.trace.events))
         return self.out
+
+    def _events(self, end: int) -> None:
+        """The events up to one, and the marks before and after them."""
+        while True:
+            while self.marks and self.marks[0].event == self.index:
+                mark = self.marks.popleft()
+                self.out.starts.append(len(self.out.loose))
+                self._put((MARK, mark.phase, mark.step))
+            if self.index == end:
+                return
+            self._event(self.trace.events[self.index])
+            self.index += 1
 
     def _put(
         self,
@@ -202,10 +203,6 @@ class _Reading:
         out.newest.append(newest)
         return loose
 
-    def _mark(self, phase: str, step: int) -> None:
-        self.out.starts.append(len(self.out.loose))
-        self._put((MARK, phase, step))
-
     def _event(self, event: int) -> None:
         if event > 0:
             block = event - 1
@@ -224,19 +221,19 @@ class _Reading:
         else:
             raise NotPeriodicError("a step empties the allocator's cache")
 
-    def _op(self, op: Op, touches: Any) -> None:
+    def _op(self, op: Op, touches: Touches) -> None:
         for numel in touches.numels:
             self._put((NUMEL,), (numel,))
         for word, touched in ((READ, touches.reads), (WRITE, touches.writes)):
             times: Counter[int] = Counter()  # two lists that are one must not run into each other
             for block, size in touched:
                 if block is None:
-                    raise NotPeriodicError(f"{op.name} takes a tensor that nothing was seen to make")
+                    raise NotPeriodicError(f"{op.name} takes what nothing was seen to make")
                 kind = self.kinds.get(block)
                 if kind is None:
                     if block >= 0:
                         raise NotPeriodicError(f"{op.name} takes what was freed")
-                    kind = self.kinds[block] = (self.reader._untracked, None)
+                    kind = self.kinds[block] = (self.reader.untracked, None)
                     self.alive.setdefault(kind, []).append(block)
                     self._put((UNTRACKED,))
                 held = self.alive[kind]

@@ -121,7 +121,8 @@ class Writer:
                 for block, size in reads + writes:
                     total += size
                     touched[block] = total
-                _, name, phase, path, number, dtype, again, waits, causal, turned, _, lists = content
+                name, phase, path, number, dtype, again, waits, causal = content[1:9]
+                turned, _, lists = content[9:]
                 flops, nbytes, kernels, items, views, modules, *product = numbers
                 if lists or items:
                     kernels += list_kernels(name, items, numels, lists)

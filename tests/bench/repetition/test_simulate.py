@@ -26,9 +26,7 @@ from profiler.trace import Trace
 LAYERS = {"gpt2": "n_layer", "bloom": "n_layer"}
 
 #: Whose steps follow no pattern that is looked for, on every family; all others of the registry do.
-WHOLE = frozenset(
-    ["adalora", "cpt", "delta-lora", "lily", "loha", "osf", "tinylora"]
-)
+WHOLE = frozenset(["adalora", "cpt", "delta-lora", "lily", "loha", "osf", "tinylora"])
 
 #: Methods that every run takes: trained parts in layers, outside of them, and all of the model.
 USUAL = ("lora", "ia3", "full", "prefix-tuning")
@@ -137,7 +135,7 @@ def test_layers_trained_at_one_end_are_found(tmp_path: Path) -> None:
     ("method", "changes"),
     [
         # What no shallow model shows: one of the layers has none, or another rank.
-        ("lora:layers_to_transform=[0,1,2,3,4,5,6,7,9,10,11,12]", {}),
+        ("lora:target_modules=q_proj+v_proj,layers_to_transform=[0,1,2,3,4,5,6,7,9,10,11,12]", {}),
         ('lora:rank_pattern={"layers.8.self_attn.q_proj":4}', {}),
         ("last-k:k=9", {}),
     ],
