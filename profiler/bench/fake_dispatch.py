@@ -87,6 +87,8 @@ class FakeDispatch:
         self._known = _KNOWN
         if len(_KNOWN) > _MOST:
             _KNOWN.clear()
+        # `copy.deepcopy` looks at addresses.
+        self._lets_look = getattr(mode, "_allow_unsafe_data_ptr_access", False)
         self._symbolic = mode.shape_env is not None
         self._attributes: dict[torch.device, dict[str, Any]] = {}
 
@@ -145,7 +147,10 @@ class FakeDispatch:
             dispatch_device=True,
             device_for_backend_keys=device,
         )
-        torch._C._set_throw_on_mutable_data_ptr(made)
+        if self._lets_look:
+            torch._C._set_warn_deprecated_on_mutable_data_ptr(made)
+        else:
+            torch._C._set_throw_on_mutable_data_ptr(made)
         made.__dict__.update(attributes)
         return made
 

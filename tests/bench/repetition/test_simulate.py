@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agreement import resolved
 from tiny import CONFIGS, fitted
 
 from profiler.analysis import again
@@ -15,9 +16,8 @@ from profiler.bench.load import Load
 from profiler.bench.repetition.errors import NotPeriodicError
 from profiler.bench.repetition.simulate import simulate_by_repetition
 from profiler.bench.simulated import simulate
-from profiler.errors import UsageError
 from profiler.execute import run
-from profiler.resolve import Cell, resolve
+from profiler.resolve import Cell
 from profiler.spec import RunSpec
 from profiler.subject import methods
 from profiler.subject.subject import build
@@ -61,16 +61,6 @@ def assert_same(cell: Cell) -> None:
     one, other = repeated(cell), whole(cell)
     for field in dataclasses.fields(Trace):
         assert getattr(one, field.name) == getattr(other, field.name), field.name
-
-
-def resolved(spec: RunSpec) -> Cell:
-    try:
-        cell = resolve(spec)
-    except UsageError as error:  # the options are the test's, and peft refuses them
-        pytest.skip(str(error))
-    if cell.unsupported:
-        pytest.skip(cell.unsupported)
-    return cell
 
 
 @pytest.mark.parametrize(
