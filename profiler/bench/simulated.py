@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import _disable_current_modes
 from profiler.bench import cpu, products, sparse
 from profiler.bench.categories import decide
 from profiler.bench.cuda import semantics as cuda
-from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.bench.load import Load
 from profiler.bench.modules import ModulePaths
 from profiler.bench.repetition.log import OpLog
@@ -22,6 +21,7 @@ from profiler.bench.tracker import Rules, StorageTracker
 from profiler.hardware.devices import Device
 from profiler.spec import RunSpec
 from profiler.subject import fakes, optimizers
+from profiler.subject.fake_dispatch import FakeDispatch
 from profiler.subject.optimizers import uses_maps
 from profiler.subject.shadows import Shadows
 from profiler.subject.subject import Subject

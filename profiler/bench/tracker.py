@@ -22,11 +22,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiler.bench import accumulation, flop_formulas, layouts, packed_products
-from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.bench.modules import ModulePaths
 from profiler.bench.op_work import Kind, OpWork, kind
 from profiler.bench.repetition.log import OpLog
 from profiler.bench.sources import Sources
+from profiler.subject.fake_dispatch import FakeDispatch
 from profiler.subject.shadows import Shadows, asks
 from profiler.trace import Block, Mark, Op, Trace
 

@@ -19,9 +19,9 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.subject import fakes
 from profiler.subject.attributes import attributes
+from profiler.subject.fake_dispatch import FakeDispatch
 from profiler.subject.places import Moves, Places
 from profiler.subject.shadows import LIMIT, Shadows, asks
 
