@@ -135,6 +135,7 @@ def _run(tasks: Sequence[Task], store: Store, request: flags.Request) -> list[Ou
                 ignore_memory=request.ignore_memory,
                 timeout=request.timeout,
                 traces=store.folder if request.keep_traces else None,
+                full_trace=request.full_trace,
             ),
         )
         with closing(outcomes):
