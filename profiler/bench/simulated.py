@@ -29,6 +29,11 @@ from profiler.subject.workloads.train import TrainStep
 from profiler.trace import Trace
 
 
+#: Entries of torch's cache of what ops give on fake tensors (some 2 KB each) that are kept from
+#: cell to cell; each new length or batch adds some hundreds.
+CACHED = 50_000
+
+
 def simulate(
     subject: Subject,
     spec: RunSpec,
@@ -105,6 +110,8 @@ def simulate(
                 "0, masks for all ones."
             )
     decide(tracker)
+    if len(FakeTensorMode.cache) > CACHED:
+        FakeTensorMode.cache_clear()
     return trace
 
 
