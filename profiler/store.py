@@ -2,8 +2,8 @@
 
 A file is named by the cell's id and the fingerprint of the environment that made it, so that two
 versions of a library never share a record. Records that are kept for good may be packed
-(`gzip -n records/*.json`): a tenth of the bytes. They are read as others are, and a new run's record
-takes their place unpacked.
+(`gzip -n records/*.json`): a tenth of the bytes. They are read as others are, and a new run's
+record takes their place unpacked.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from pathlib import Path
 from profiler import trace_file
 from profiler.errors import StoreError
 from profiler.files import replace_file, unpack
+from profiler.locks import Claim, claim, remove_abandoned
 from profiler.record import Record
 from profiler.trace import Trace
 
 #: What a packed record's name has more.
 PACKED = ".gz"
+
+#: Bytes that must be free to begin: a large model's record.
+_ROOM = 1 << 18
 
 #: What an id or a fingerprint may look like: it becomes a file's name and never leaves the folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,119}")
@@ -39,6 +43,7 @@ class Store:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.records = self.folder / "records"
+        self._prepared = False
 
     def path(self, id: str, fingerprint: str) -> Path:
         """The file that holds (or would hold) a cell's record."""
@@ -63,11 +68,21 @@ class Store:
             path.unlink(missing_ok=True)
 
     def prepare(self) -> None:
-        """Make the folder and see that it can be written, before hours of work rely on it."""
+        """Make the folder, clear away what killed processes left half written in it, and see that
+        a record can be written, before hours of work rely on it."""
         with _said(f"cannot write in {self.records}"):
             self.records.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.records):
-                pass
+            for folder in (self.folder, self.records):
+                remove_abandoned(folder)
+            with tempfile.TemporaryFile(dir=self.records) as file:
+                file.write(bytes(_ROOM))
+        self._prepared = True
+
+    def claim(self, id: str, *, wait: bool = False) -> Claim | None:
+        """Say that this process runs a cell; None if another one on this folder says so, which
+        `wait` waits for."""
+        path = self.path(id, "x")
+        return claim(path.with_name(f".{id}.claim"), wait=wait)
 
     def get(self, id: str, fingerprint: str) -> Record | None:
         """The record of a cell, or None if there is none."""
@@ -82,6 +97,9 @@ class Store:
         path = self.path(record.id, _fingerprint(record))
         # A path typed with bytes that are no UTF-8 becomes a JSON escape.
         data = record.to_json().encode("utf-8", "backslashreplace")
+        if self._prepared and not self.records.is_dir():
+            # Made anew it might be on another disk than the one that was there.
+            raise StoreError(f"cannot write {path}: the folder is gone since the start")
         with _said(f"cannot write {path}"):
             replace_file(path, data)
             path.with_name(path.name + PACKED).unlink(missing_ok=True)

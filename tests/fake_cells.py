@@ -79,6 +79,10 @@ def run(made: RunSpec, **options: Any) -> Record:
     if word == "hang":
         Path(rest, str(os.getpid())).touch()
         threading.Event().wait()
+    if word == "note":
+        with Path(rest).open("a") as ran:
+            ran.write(f"{made.seed}\n")
+        return record(made, approximations=["x" * 100_000])
     if word == "oom":
         return record(made, status="oom", source=rest or "simulated", error="does not fit")
     if word == "where":
