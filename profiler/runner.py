@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,9 +12,10 @@ from typing import Any
 
 from profiler import dispatch, grid
 from profiler.dispatch import Desk
-from profiler.environment import environment
+from profiler.environment import decisive, environment
 from profiler.errors import StoreError, UsageError
 from profiler.executors import Pool, executor
+from profiler.executors.elsewhere import Elsewhere
 from profiler.hardware import devices
 from profiler.record import Record, Source
 from profiler.spec import RunSpec
@@ -68,8 +69,11 @@ def run_cell(
     return run(spec, ignore_memory=ignore_memory, timeout=timeout, traces=traces)
 
 
-def plan(specs: Sequence[RunSpec]) -> list[Task]:
+def plan(specs: Sequence[RunSpec], *, here: bool = True) -> list[Task]:
     """The tasks of `specs`; specs that resolve to the same cell are one task.
+
+    Args:
+        here: Whether they will run on this machine.
 
     Raises:
         UsageError: a spec cannot be resolved.
@@ -79,7 +83,7 @@ def plan(specs: Sequence[RunSpec]) -> list[Task]:
     tasks: dict[str, Task] = {}
     for spec in specs:
         try:
-            cell = resolve(spec)
+            cell = resolve(spec, here=here)
         except UsageError as error:
             if len(specs) == 1:
                 raise
@@ -96,6 +100,7 @@ def run_tasks(
     store: Store,
     *,
     workers: int = 1,
+    elsewhere: Elsewhere | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
     keep_traces: bool = False,
@@ -115,6 +120,8 @@ def run_tasks(
 
     Args:
         workers: Processes that run simulated cells; 1 runs them in this one.
+        elsewhere: Where cells run, if not on this machine. A record of any machine with this one's
+            libraries is then a cell's record.
         overwrite: Run also what is stored.
         retry_failed: Run what is stored without a result.
         keep_traces: Run also what is stored without the trace of its run; `job` writes the traces.
@@ -122,13 +129,16 @@ def run_tasks(
         started: Called with each task as it is given out.
         job: Runs one cell; a function at a module's top level.
     """
+    look: Callable[[Task], tuple[Record | None, str]] = partial(stored, store=store)
+    if elsewhere is not None:
+        look = partial(_stored_by_any, store=store, by_id=store.fingerprints())
     found: dict[int, Record] = {}
 
     def again(record: Record) -> bool:
         return record.status == "refused" or (retry_failed and not record.answered)
 
     def done(task: Task) -> Record | None:
-        record = None if overwrite else stored(task, store)[0]
+        record = None if overwrite else look(task)[0]
         if record is None or record == found.get(id(task)) or again(record):
             return None
         return None if keep_traces and not _has_trace(record, store) else record
@@ -136,7 +146,7 @@ def run_tasks(
     pending = []
     traceless = 0
     for task in tasks:
-        record, problem = (None, "") if overwrite else stored(task, store)
+        record, problem = (None, "") if overwrite else look(task)
         if problem:
             warn(f"{problem}; the cell runs again")
         if record is not None:
@@ -151,7 +161,7 @@ def run_tasks(
         cells = "1 cell is" if traceless == 1 else f"{traceless} cells are"
         warn(f"{cells} stored without a trace and will be run again to keep it")
     desk = Desk(store, done, warn)
-    pools = _pools(pending, workers)
+    pools = _pools(pending, workers, elsewhere)
     with closing(desk), closing(_results(pools, desk, job, started)) as results:
         for task, result, reused in results:
             if isinstance(result, UsageError):
@@ -165,9 +175,17 @@ def run_tasks(
             yield outcome
 
 
-def _pools(tasks: Sequence[Task], workers: int) -> Iterator[tuple[list[Task], Callable[[], Pool]]]:
+def _pools(
+    tasks: Sequence[Task], workers: int, elsewhere: Elsewhere | None
+) -> Iterator[tuple[list[Task], Callable[[], Pool]]]:
     """The tasks that run beside each other, with what makes their executor."""
     simulated = [task for task in tasks if task.source == "simulated"]
+    if elsewhere is not None:
+        yield simulated, partial(elsewhere.pool, "")
+        for device in devices.MEASURED:
+            on_it = [task for task in tasks if task.spec.device == device]
+            yield on_it, partial(elsewhere.pool, device)
+        return
     yield simulated, partial(executor, min(workers, len(simulated)))
     yield [task for task in tasks if task.source == "measured"], partial(executor, 1)
 
@@ -204,15 +222,36 @@ def _has_trace(record: Record, store: Store) -> bool:
     return store.trace_path(record).is_file()
 
 
-def stored(task: Task, store: Store) -> tuple[Record | None, str]:
-    """The task's record if it is in the store, and why it cannot be read if that is so."""
+def stored(task: Task, store: Store, fingerprint: str | None = None) -> tuple[Record | None, str]:
+    """The task's record if it is in the store, and why it cannot be read if that is so.
+
+    Args:
+        fingerprint: Of the environment that made it, by default this one.
+    """
     if not task.id:
         return None, ""
     try:
-        record = store.get(task.id, environment(task.spec.device)["fingerprint"])
+        record = store.get(task.id, fingerprint or environment(task.spec.device)["fingerprint"])
     except StoreError as error:
         return None, str(error)
     if record is not None and task.record_spec:
         # The same cell may have been typed in another way when it was stored.
         record = record.model_copy(update={"spec": task.record_spec})
     return record, ""
+
+
+def _stored_by_any(
+    task: Task, store: Store, by_id: Mapping[str, Sequence[str]]
+) -> tuple[Record | None, str]:
+    """As `stored`, of any machine with the libraries that this one has."""
+    record, problem = stored(task, store)
+    if record is not None or task.spec.device not in (*devices.MEASURED, "sim:cpu"):
+        return record, problem
+    here = environment()
+    for fingerprint in by_id.get(task.id, ()):
+        record, _ = stored(task, store, fingerprint)
+        if record is not None and all(
+            record.environment.get(name) == here[name] for name in decisive("")
+        ):
+            return record, ""
+    return None, problem

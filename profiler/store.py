@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from profiler import trace_file
@@ -91,6 +91,15 @@ class Store:
         if record is not None and record.id != id:
             raise StoreError(f"{path}: holds the record of another cell, {record.id!r}")
         return record
+
+    def fingerprints(self) -> dict[str, list[str]]:
+        """The fingerprints of every cell's records, by the cell's id; from the files' names."""
+        found: dict[str, list[str]] = {}
+        with suppress(OSError):
+            for name in sorted(os.listdir(self.records)):
+                id, _, fingerprint = name.removesuffix(PACKED).removesuffix(".json").rpartition(".")
+                found.setdefault(id, []).append(fingerprint)
+        return found
 
     def put(self, record: Record) -> Path:
         """Write a record in place of the cell's earlier one."""
