@@ -6,7 +6,7 @@ OLDEST ?= .venv-oldest
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep validate test benchmarks lint format typecheck compat reports clean
+.PHONY: help sweep validate test benchmarks lint format typecheck compat reports pack clean
 
 help:
 	@echo "make sweep      set up, run the default study, print where its page is"
@@ -17,7 +17,8 @@ help:
 	@echo "make format     let ruff rewrite what it can"
 	@echo "make typecheck  mypy"
 	@echo "make compat     the tests of the oldest supported libraries, in their own environment"
-	@echo "make reports    render the pages of the stored studies again"
+	@echo "make reports    render all pages of what is stored again, and the index over them"
+	@echo "make pack       pack the records of the stored studies, to be kept"
 	@echo "make clean      remove the environments and caches"
 
 # torch first and by itself: what is installed then satisfies the other packages' wish for a torch,
@@ -71,10 +72,17 @@ reports: $(VENV)/.installed-test
 			$(BIN)/python -m profiler.validate --render --output "$$folder" || exit; \
 		elif [ -f "$$folder/kernels.json" ]; then \
 			$(BIN)/python -m experiments.kernels --render --output "$$folder" || exit; \
+		elif [ -f "$$folder/advice.json" ]; then \
+			$(BIN)/python -m profiler.advise --render --output "$$folder" || exit; \
 		elif [ -d "$$folder/records" ]; then \
 			$(BIN)/python -m profiler.report "$$folder" || exit; \
 		fi; \
 	done
+	@$(BIN)/python -m profiler.report reports --index
+
+# What a study gave is kept packed: a tenth of the bytes.
+pack:
+	@gzip --no-name --best --force reports/*/records/*.json
 
 clean:
 	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from profiler.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from profiler.record import Record
 
-FORMATS = ("text", "markdown", "json")
+FORMATS = ("text", "markdown", "json", "html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,13 @@ def parser() -> argparse.ArgumentParser:
         "(transformers=4.48.1)",
     )  # fmt: skip
     result.add_argument(
-        "--format", choices=FORMATS, default="text", help="what stands on stdout (default: text)"
-    )
+        "--format", choices=FORMATS, default="text",
+        help="what stands on stdout (default: text); html: the path of a page, see --output",
+    )  # fmt: skip
+    result.add_argument(
+        "--output", type=Path, metavar="DIR",
+        help="folder of the page of --format html (default: comparison)",
+    )  # fmt: skip
     result.add_argument(
         "--fail-over", metavar="LIMIT",
         help="exit with 1 if a paired cell grew by more than a share (0.5%%) or a size (64MiB), "
@@ -85,6 +91,8 @@ def _diff(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     if options.top < 1:
         raise UsageError(f"--top must be at least 1, not {options.top}")
+    if options.output is not None and options.format != "html":
+        raise UsageError("--output is the folder of the page that --format html writes")
     if options.metric and options.fail_over is None:
         raise UsageError("--metric says what --fail-over holds to its limit; give --fail-over")
     from profiler import diff_text
@@ -116,7 +124,14 @@ def _diff(arguments: Sequence[str]) -> int:
     comparison = diff_text.Comparison(
         before.name, after.name, differences, found.before, found.after, limit, failures
     )
-    if options.format == "json":
+    if options.format == "html":
+        from profiler import diff_page
+
+        command_line = shlex.join(["python", "-m", "profiler.diff", *arguments])
+        output = options.output or Path("comparison")
+        page = diff_page.build(comparison, options.top, output, command=command_line)
+        shown = f"{page}\n"
+    elif options.format == "json":
         shown = json.dumps(diff_text.data(comparison), indent=1) + "\n"
     elif options.format == "markdown":
         shown = diff_text.markdown(diff_text.report(comparison, options.top))

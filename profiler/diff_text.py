@@ -95,10 +95,7 @@ def report(comparison: Comparison, top: int) -> Report:
         top: pairs that are told in full, and groups of blocks that are named for each category.
     """
     pairs = comparison.differences
-    names = _names([found.after for found in pairs])
-    for place, found in enumerate(pairs):
-        if found.mixed:
-            names[place] += f", but A {found.before.source}"
+    names = pair_names(pairs)
     changed = [place for place, found in enumerate(pairs) if found.changed]
     changed.sort(key=lambda place: -abs(_weight(pairs[place])))
     alike = [place for place, found in enumerate(pairs) if not found.changed]
@@ -161,14 +158,14 @@ def tell(found: Difference, name: str, top: int) -> Told:
         environment=[_setting(one) for one in found.environment if one.name != "fingerprint"],
         figures=[
             (
-                _label(name, found),
-                *_sides(change, FIGURES[name][0]),
+                label(name, found),
+                *both_sides(change, FIGURES[name][0]),
                 _change(change, FIGURES[name][0]),
             )
             for name, change in found.figures.items()
             if name in unlike
         ],
-        same=listing([_label(name, found) for name in found.figures if name not in unlike]),
+        same=listing([label(name, found) for name in found.figures if name not in unlike]),
         parts=parts,
         more=[*_modules(found, top), *_ops(found)],
     )
@@ -344,7 +341,7 @@ def _ops(found: Difference) -> list[str]:
         size = _flops if name == "flops" else _seconds
         cause = causes.above_all(after, before, change.amount, size)
         if cause:
-            result.append(f"{_label(name)} {_change(change, FIGURES[name][0])}: {cause}")
+            result.append(f"{label(name)} {_change(change, FIGURES[name][0])}: {cause}")
     return result
 
 
@@ -369,8 +366,8 @@ def _failure(one: Failure, pairs: Sequence[Difference], names: Sequence[str]) ->
         return f"{cell}: {one.reason}"
     change = Change(one.before, one.after)
     unit = FIGURES[one.metric][0]
-    first, second = _sides(change, unit)
-    return f"{cell}: {_label(one.metric)} {_change(change, unit)}, {first} → {second}"
+    first, second = both_sides(change, unit)
+    return f"{cell}: {label(one.metric)} {_change(change, unit)}, {first} → {second}"
 
 
 def _row(found: Difference) -> tuple[str, str, str, str]:
@@ -379,7 +376,7 @@ def _row(found: Difference) -> tuple[str, str, str, str]:
     sides = [
         text if value is not None else record.status
         for text, value, record in zip(
-            _sides(peak, "bytes"),
+            both_sides(peak, "bytes"),
             (peak.before, peak.after),
             (found.before, found.after),
             strict=True,
@@ -387,6 +384,15 @@ def _row(found: Difference) -> tuple[str, str, str, str]:
     ]
     share = units.fine_percent(float(peak.share)) if peak.share is not None else units.NONE
     return sides[0], sides[1], _signed(peak.amount, "bytes"), share
+
+
+def pair_names(pairs: Sequence[Difference]) -> list[str]:
+    """A name for each pair, none twice."""
+    names = _names([found.after for found in pairs])
+    return [
+        f"{name}, but A {found.before.source}" if found.mixed else name
+        for name, found in zip(names, pairs, strict=True)
+    ]
 
 
 def _names(records: Sequence[Record]) -> list[str]:
@@ -410,13 +416,15 @@ def _weight(found: Difference) -> float:
 # --- numbers ------------------------------------------------------------------------------------
 
 
-def _label(name: str, found: Difference | None = None) -> str:
+def label(name: str, found: Difference | None = None) -> str:
+    """How a figure of `FIGURES` is written."""
     text = _LABELS.get(name, name.replace("_", " "))
     time = found.after.time or found.before.time if found is not None else None
     return f"{text}, {time.source}" if name == "step_time" and time else text
 
 
-def _sides(change: Change, unit: str) -> tuple[str, str]:
+def both_sides(change: Change, unit: str) -> tuple[str, str]:
+    """A figure in both records, as written."""
     before, after = change.before, change.after
     if unit == "FLOPs":
         size, name = units.flops_unit(int(one) for one in (before, after) if one is not None)
@@ -432,6 +440,11 @@ def _change(change: Change, unit: str) -> str:
     if change.amount and change.share is not None:
         text += f" ({units.fine_percent(float(change.share))})"
     return text
+
+
+def amount(change: Change, unit: str) -> str:
+    """A change, as written, without its share."""
+    return _signed(change.amount, unit)
 
 
 def _signed(value: float | None, unit: str) -> str:

@@ -2,8 +2,8 @@
 
 A file is named by the cell's id and the fingerprint of the environment that made it, so that two
 versions of a library never share a record. Records that are kept for good may be packed
-(`gzip -n records/*.json`): a tenth of the bytes. They are read as others are, and a new run's
-record takes their place unpacked.
+(`gzip -n records/*.json`): a tenth of the bytes. They are read as others are, and the record of a
+new run takes their place unpacked.
 """
 
 from __future__ import annotations

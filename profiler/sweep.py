@@ -188,12 +188,14 @@ def _report(
     records: Sequence[Record], output: Path, title: str, arguments: Sequence[str], baseline: str
 ) -> Path:
     from profiler import report
+    from profiler.report import about
     from profiler.report.baseline import is_of
 
     # Flags may have taken the study's baseline away, or it may have no result.
     if not any(is_of(record, baseline) for record in records):
         baseline = ""
     command = shlex.join(["python", "-m", "profiler.sweep", *arguments])
+    about.write(output, about.About(title=title, command=command, baseline=baseline))
     return report.build(list(records), output, title=title, command=command, baseline=baseline)
 
 

@@ -10,5 +10,5 @@ from profiler import report, sweep
 
 if __name__ == "__main__":
     sys.modules.update(fake_cells.modules())
-    report.build = fake_cells.build
+    report.build = fake_cells.build  # type: ignore[assignment]
     sys.exit(sweep.main())

@@ -14,6 +14,7 @@ from typing import Any
 
 import fake_cells
 import pytest
+from page_scripts import without_scripts
 from tiny import write
 
 from profiler import diff
@@ -266,6 +267,47 @@ def test_hostile_names_are_text(save: Save, say: Any) -> None:
     assert set(columns) == {4, 5}
 
 
+def test_a_page_shows_what_changed_and_why(save: Save, say: Any, tmp_path: Path) -> None:
+    first = save("a", record("lora", 100), record("ia3", 50))
+    second = save("b", record("lora", 130), record("ia3", 50), record("full", 9))
+    folder = tmp_path / "page"
+    status, out, _ = say(first, second, "--format", "html", "--output", str(folder))
+    assert status == 0
+    assert out.strip() == str(folder / "index.html")
+    page = (folder / "index.html").read_text()
+    rest = without_scripts(page)
+    assert 'data-bytes="100"' in rest
+    assert 'data-bytes="130"' in rest
+    assert "+30 %" in rest
+    assert "only in B" in rest
+    assert "aten.mul" in rest
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    rows = [row for rows in json.loads(data)["datasets"].values() for row in rows]
+    assert [(row["category"], row["bytes"]) for row in rows] == [("activations", 30)]
+
+
+def test_a_page_of_equal_records_says_so(save: Save, say: Any, tmp_path: Path) -> None:
+    first, second = save("a", record()), save("b", record())
+    say(first, second, "--format", "html", "--output", str(tmp_path / "page"))
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "Equal in all of 1 cells: the peak allocated." in page
+    assert "categories-chart" not in page
+
+
+def test_hostile_names_are_no_markup_on_a_page(save: Save, say: Any, tmp_path: Path) -> None:
+    wild = "</script><script>window.hacked=1</script><img src=x>"
+    changes: dict[str, Any] = {"environment": {wild: wild}, "error": wild}
+    pair = [record("lora", peak, **changes) for peak in (100, 130)]
+    for one in pair:
+        one.spec |= {"model": wild, "device": wild}
+        one.memory.holders[0].module = one.memory.holders[0].op = wild
+    first, second = save("a", pair[0]), save("b", pair[1])
+    say(first, second, "--format", "html", "--output", str(tmp_path / "page"))
+    rest = without_scripts((tmp_path / "page" / "index.html").read_text())
+    assert "<script" not in rest
+    assert "<img" not in rest
+
+
 def test_a_backslash_takes_no_escape_away() -> None:
     assert escaped("a\\|b") == "a\\\\\\|b"
 
@@ -300,7 +342,8 @@ def test_records_of_an_earlier_version_are_told_by_module(save: Save, say: Any) 
         (["{record}", "{record}", "--metric", "flops"], "--fail-over"),
         (["{record}", "{record}", "--fail-over", "1MiB", "--metric", "flops"], "FLOPs"),
         (["{record}", "{record}", "--top", "0"], "--top"),
-        (["{record}", "{record}", "--format", "html"], "html"),
+        (["{record}", "{record}", "--format", "pdf"], "pdf"),
+        (["{record}", "{record}", "--output", "folder"], "--format html"),
         (["{record}", "{record}", "--between", "a", "b"], "one DIR"),
         (["{folder}", "{others}"], "has a counterpart"),
     ],

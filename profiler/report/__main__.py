@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler import command, stdout
-from profiler.errors import UsageError
+from profiler.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from profiler.record import Record
@@ -39,6 +39,24 @@ def parser() -> argparse.ArgumentParser:
         help="the method that others are compared with, as typed or a preset (default: lora)",
     )
     result.add_argument(
+        "--scores",
+        metavar="FILE",
+        type=Path,
+        help="CSV file with the columns method and score (and model, latency): scores of the "
+        "methods, instead of the published ones",
+    )
+    result.add_argument(
+        "--figures",
+        metavar="FORMATS",
+        default="",
+        help="also write the static figures as files, DIR/figures: svg, png, pdf, with commas",
+    )
+    result.add_argument(
+        "--index",
+        action="store_true",
+        help="DIR holds folders of pages: write the index over them, and nothing else",
+    )
+    result.add_argument(
         "--all-versions",
         action="store_true",
         help="show every record of a cell (default: the newest; the others are only counted)",
@@ -57,8 +75,19 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
     folder: Path = options.folder
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give one with records/*.json")
-    from profiler.report import build, newest
+    from profiler.report import about, build, newest, saved_figures, scores
+    from profiler.report.baseline import is_of
     from profiler.store import Store
+
+    formats = [one.strip().lower() for one in options.figures.split(",") if one.strip()]
+    for one in formats:
+        if one not in saved_figures.FORMATS:
+            raise unknown("format of --figures", one, saved_figures.FORMATS)
+    if options.index:
+        from profiler.report import index
+
+        return index.build(folder), []
+    given = scores.read(options.scores) if options.scores else None
 
     unreadable: list[str] = []
     store = Store(folder)
@@ -66,7 +95,11 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
     if not records:
         reason = f" ({unreadable[0]})" if unreadable else ""
         raise UsageError(f"no records in {folder / 'records'}{reason}; run a sweep into {folder}")
-    title = options.title or folder.resolve().name
+    known = about.read(folder)
+    title = options.title or known.title or folder.resolve().name
+    baseline = options.baseline
+    if not baseline and any(is_of(record, known.baseline) for record in records):
+        baseline = known.baseline
     older: list[Record] = []
     if not options.all_versions:
         records, older = newest.split(records, store)
@@ -74,9 +107,11 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
         records,
         options.output or folder,
         title=title,
-        command=options.command,
+        command=options.command or known.command,
         older=older,
-        baseline=options.baseline,
+        baseline=baseline,
+        scores=given,
+        figures=formats,
     )
     return path, unreadable
 

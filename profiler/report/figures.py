@@ -6,9 +6,10 @@ into inline SVG by `profiler.report.svg`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
+from profiler.analysis.cost_model import BOUNDS
 from profiler.report import palette
 from profiler.report.canvas import BAR, Drawing, Note, finish, panel, style, write_rows
 from profiler.report.cells import Cell, categories_of
@@ -16,6 +17,7 @@ from profiler.report.text import shorten
 from profiler.report.units import (
     GIB,
     exact_bytes,
+    flops_unit,
     gib,
     gib_unit,
     scaled,
@@ -248,21 +250,104 @@ def durations(
         limit: seconds at the axis' end, to make panels comparable; None takes the cells' own.
         order: as in `phases`.
     """
+    return _of_time(cells, "phase", limit, order or timed_phases_of(cells))
+
+
+def bounds(
+    cells: Sequence[Cell], *, limit: float | None = None, order: Sequence[str] = ()
+) -> Drawing:
+    """As `durations`, by what decides each moment of a predicted step: launch, memory, compute."""
+    return _of_time(cells, "bound", limit, order or BOUNDS)
+
+
+def _of_time(
+    cells: Sequence[Cell], kind: str, limit: float | None, order: Sequence[str]
+) -> Drawing:
     times = [cell.record.time for cell in cells if cell.record.time]
     assert len(times) == len(cells)
-    kind = times[0].source
-    order = order or timed_phases_of(cells)
     limit = limit or longest(cells)
     divisor, unit = seconds_unit([limit])
+    return _stacked(
+        cells,
+        [time.phases if kind == "phase" else time.bound for time in times],
+        order,
+        limit=limit,
+        divisor=divisor,
+        unit=unit,
+        gid="time" if kind == "phase" else "bound",
+        note=lambda name, seconds: (
+            f"{name} {seconds:.6g} s {times[0].source}",
+            {kind: name, "seconds": repr(seconds)},
+        ),
+        totals=[time.step for time in times],
+        label=f"{times[0].source}: time of one optimizer step by "
+        + ("phase" if kind == "phase" else "what bounds it"),
+    )
+
+
+def work(
+    cells: Sequence[Cell], *, limit: float | None = None, order: Sequence[str] = ()
+) -> Drawing:
+    """Stacked bars of the step's FLOPs by phase, one per cell.
+
+    Args:
+        cells: cells of one model and device with FLOPs.
+        limit: FLOPs at the axis' end; None takes the cells' own.
+        order: as in `phases`.
+    """
+    counts = [cell.record.flops for cell in cells if cell.record.flops]
+    assert len(counts) == len(cells)
+    most = max(1, *(one.total for one in counts))
+    divisor, unit = flops_unit([most])
+    return _stacked(
+        cells,
+        [one.phases for one in counts],
+        order or counted_phases_of(cells),
+        limit=limit or most,
+        divisor=divisor,
+        unit=unit,
+        gid="flops",
+        note=lambda name, flops: (f"{name} {flops:,} FLOPs", {"phase": name, "flops": str(flops)}),
+        totals=[one.total for one in counts],
+        label=f"{cells[0].source}: FLOPs of one optimizer step by phase",
+    )
+
+
+def counted_phases_of(cells: Sequence[Cell]) -> list[str]:
+    """The phases of the cells' FLOPs, in the order of `phases_of`."""
+    return in_order(
+        name for cell in cells if cell.record.flops for name in cell.record.flops.phases
+    )
+
+
+Size = TypeVar("Size", int, float)
+
+
+def _stacked(
+    cells: Sequence[Cell],
+    sizes: Sequence[Mapping[str, Size]],
+    order: Sequence[str],
+    *,
+    limit: float,
+    divisor: float,
+    unit: str,
+    gid: str,
+    note: Callable[[str, Size], tuple[str, dict[str, str]]],
+    totals: Sequence[Size],
+    label: str,
+) -> Drawing:
+    """Stacked bars of anything that a step consists of; the parts' colours go by their place in
+    `order`, and `note` is what hovering over one says and its data attributes."""
     notes: dict[str, Note] = {}
+    values = [f"{scaled(total, divisor)} {unit}" for total in totals]
     with style():
         figure, axes = panel(len(cells))
         left = [0.0] * len(cells)
         for index, name in enumerate(order):
-            sizes = [time.phases.get(name, 0.0) for time in times]
+            parts = [one.get(name, 0) for one in sizes]
             bars = axes.barh(
                 range(len(cells)),
-                [seconds / divisor for seconds in sizes],
+                [part / divisor for part in parts],
                 BAR,
                 left=[start / divisor for start in left],
                 label=name,
@@ -271,24 +356,21 @@ def durations(
                 linewidth=0.5,
                 clip_on=False,
             )
-            left = [start + seconds for start, seconds in zip(left, sizes, strict=True)]
-            for cell, bar, seconds in zip(cells, bars, sizes, strict=True):
-                bar.set_visible(seconds > 0)
-                gid = f"{cell.key}-time-{index}"
-                bar.set_gid(gid)
-                notes[gid] = Note(
-                    f"{cell.name}: {name} {seconds:.6g} s {kind}",
-                    {"cell": cell.key, "phase": name, "seconds": repr(seconds)},
+            left = [start + part for start, part in zip(left, parts, strict=True)]
+            for cell, bar, part in zip(cells, bars, parts, strict=True):
+                bar.set_visible(part > 0)
+                bar.set_gid(f"{cell.key}-{gid}-{index}")
+                text, data = note(name, part)
+                notes[f"{cell.key}-{gid}-{index}"] = Note(
+                    f"{cell.name}: {text}", {"cell": cell.key, **data}
                 )
         finish(axes, len(cells), limit / divisor, unit)
-        values = [f"{scaled(time.step, divisor)} {unit}" for time in times]
         write_rows(axes, cells, [(value, palette.TEXT) for value in values], notes)
     what = "; ".join(f"{cell.short}: {value}" for cell, value in zip(cells, values, strict=True))
     return Drawing(
         figure,
         notes,
-        f"Stacked bars, {kind}: time of one optimizer step by phase, {cells[0].model} on "
-        f"{cells[0].device}. {what}.",
+        f"Stacked bars, {label}, {cells[0].model} on {cells[0].device}. {what}.",
     )
 
 

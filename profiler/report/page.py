@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
+import dataclasses
 import json
 import statistics
 from collections import Counter
@@ -11,21 +10,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from profiler.analysis.cost_model import BOUNDS
 from profiler.record import Record
 from profiler.report import (
     against,
     against_words,
     baseline,
     beside,
+    downloads,
     figures,
+    modules_chart,
     pair_figure,
     palette,
     published,
+    roofline_chart,
     runs,
+    scores,
     svg,
     tables,
     thinning,
+    timeline,
     times,
+    tradeoff,
     units,
 )
 from profiler.report.canvas import Drawing
@@ -38,8 +44,6 @@ from profiler.report.units import gib_unit
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-#: Above this many bytes of page the records are linked, not embedded.
-EMBED_LIMIT = 2_000_000
 #: A cell with more than this many times the median would leave no room for the others.
 OUTLIER = 5
 #: Runs of many lengths that are drawn.
@@ -70,7 +74,8 @@ SECTIONS = (
     Section("against", "Against a baseline", "Against a baseline", needs="against"),
     Section("holders", "At the peak", "Who is alive at the peak"),
     Section("phases", "Phases", "Peak by phase", needs="phases"),
-    Section("time", "Time", "Time", needs="times"),
+    Section("time", "Speed", "Speed", needs="times"),
+    Section("tradeoff", "Trade-off", "Trade-off", needs="tradeoff"),
     Section("published", "Published", "Published against ours", needs="published"),
     Section("approximations", "Not modelled", "What was not modelled"),
     Section("problems", "Without result", "Cells that do not fit, or have no result", "problems"),
@@ -80,11 +85,14 @@ SECTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One figure: a device's cells."""
+    """One figure: a device's cells. `ident` is its name among all of the page, `drawing` what the
+    SVG was made from, where it can be saved."""
 
     heading: str
     detail: str
     svg: Markup
+    ident: str = ""
+    drawing: Drawing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +118,6 @@ class Listings:
     entries: list[tuple[str, tables.Table]]
 
 
-@dataclass(frozen=True, slots=True)
-class Download:
-    """Where the records are: embedded in the page, or in the folder beside it."""
-
-    href: str
-    name: str
-    embedded: bool
-    count: int
-
-
 def context(
     cells: Sequence[Cell],
     *,
@@ -127,18 +125,29 @@ def context(
     command: str = "",
     older: Sequence[Record] = (),
     compare_with: str = "",
+    given_scores: scores.ScoreTable | None = None,
 ) -> dict[str, Any]:
     """What the page's template is given.
 
     Args:
         older: records that the page leaves out, because it has newer ones of the same cells.
         compare_with: the method that others are compared with; see `profiler.report.build`.
+        given_scores: instead of the published ones.
     """
+    scored = scores.of_cells(cells, given_scores)
+    points = tradeoff.points(cells, scored)
     pairs = pair(cells)
-    comparisons = baseline.against(cells, compare_with)
+    tabled = thinning.thin(cells, thinning.TABLED, thinning.TABLED)
+    shown = {cell.key for cell in tabled}
+    comparisons = [
+        dataclasses.replace(one, others=others)
+        for one in baseline.against(cells, compare_with)
+        if (others := [cell for cell in one.others if cell.key in shown])
+    ]
     remarks, unsaid = against_words.remarks(comparisons)
     content = {
         "title": title,
+        "kicker": "",
         "command": command,
         "style_light": palette.style_variables("light"),
         "style_dark": palette.style_variables("dark"),
@@ -148,7 +157,7 @@ def context(
         "fits": tables.fit_matrix(cells),
         "breakdown": breakdown(cells),
         "beside_base": beside_base(cells),
-        "breakdown_tables": tables.breakdown(cells),
+        "breakdown_tables": tables.breakdown(tabled),
         "outside": outside_allocator(cells),
         "run_figures": run_figures(cells),
         "run_tables": runs.table(cells),
@@ -167,18 +176,28 @@ def context(
         "holders": holders(cells),
         "holding": sum(bool(cell.memory.largest_at_peak) for cell in cells),
         "times": durations(cells),
-        "time_tables": times.steps(cells),
+        "bounds": bounds(cells),
+        "work": work(cells),
+        "time_tables": times.steps(tabled),
+        "untabled": len(cells) - len(tabled),
         "time_kinds": distinct(times.time_of(cell).source for cell in cells if cell.record.time),
         "ops": ops(cells),
         "timed": sum(bool(cell.record.time and cell.record.time.kernels) for cell in cells),
+        "timeline_chart": timeline.chart(cells),
+        "modules_chart": modules_chart.chart(cells),
+        "roofline_chart": roofline_chart.chart(cells),
+        "tradeoff": tradeoff.pareto(points),
+        "tradeoff_sentence": tradeoff.sentence(points),
+        "pscp_chart": tradeoff.ranking(points, scored),
+        "pscp_tables": tradeoff.tables(points),
         "phases": phases(cells),
-        "phase_tables": tables.phases(cells),
+        "phase_tables": tables.phases(tabled),
         "published": published.compare(cells, published.load()),
         "approximations": approximations(cells),
         "problems": tables.problems(cells),
         "environment": environment(cells),
         "seeds": distinct(str(cell.record.spec.get("seed", "?")) for cell in cells),
-        "download": download(cells),
+        "downloads": downloads.all_of(cells),
         "older": older_environments(older),
         "cells": cells,
         "has_reserved": any(cell.memory.peak_reserved is not None for cell in cells),
@@ -191,6 +210,8 @@ def context(
         ),
         "swatch": lambda category: palette.category_role(category).css,
     }
+    named = ("timeline_chart", "modules_chart", "roofline_chart", "tradeoff", "pscp_chart")
+    content["charts"] = [content[name] for name in named if content[name]]
     content["sections"] = [item for item in SECTIONS if not item.needs or content[item.needs]]
     return content
 
@@ -302,21 +323,56 @@ def phases(cells: Sequence[Cell]) -> list[FigureGroup]:
 
 def durations(cells: Sequence[Cell]) -> list[FigureGroup]:
     """The step's time by phase, one group per model and kind of time, one panel per device."""
-    result = []
     timed = [cell for cell in cells if cell.record.time]
-    for index, drawn, remarks in _drawn(timed, times.kind):
-        limit = figures.longest(drawn)
-        order = figures.timed_phases_of(drawn)
+    return _bars(
+        timed, "time", "time of one optimizer step by phase", figures.durations,
+        figures.longest, figures.timed_phases_of,
+    )  # fmt: skip
+
+
+def bounds(cells: Sequence[Cell]) -> list[FigureGroup]:
+    """As `durations`, of predicted steps, by what bounds each moment."""
+    bound = [cell for cell in cells if cell.record.time and cell.record.time.bound]
+    return _bars(
+        bound, "bound", "what bounds the step", figures.bounds, figures.longest,
+        lambda _: list(BOUNDS),
+    )  # fmt: skip
+
+
+def work(cells: Sequence[Cell]) -> list[FigureGroup]:
+    """The step's FLOPs by phase, one group per model and source, one panel per device."""
+    counted = [cell for cell in cells if cell.record.flops and cell.record.flops.total]
+
+    def most(drawn: Sequence[Cell]) -> float:
+        return max(cell.record.flops.total for cell in drawn if cell.record.flops)
+
+    return _bars(
+        counted, "flops", "FLOPs of one optimizer step by phase", figures.work, most,
+        figures.counted_phases_of,
+    )  # fmt: skip
+
+
+def _bars(
+    cells: Sequence[Cell],
+    ident: str,
+    caption: str,
+    draw: Callable[..., Drawing],
+    extent: Callable[[Sequence[Cell]], float],
+    parts: Callable[[Sequence[Cell]], list[str]],
+) -> list[FigureGroup]:
+    """Stacked bars, one group per model and kind of figure, one panel per device, on one axis."""
+    result = []
+    by_time = ident != "flops"
+    for index, drawn, remarks in _drawn(cells, times.kind if by_time else _model):
+        limit, order = extent(drawn), parts(drawn)
         result.append(
             FigureGroup(
-                caption=f"{drawn[0].model}: time of one optimizer step by phase",
-                sources=(times.time_of(drawn[0]).source,),
+                caption=f"{drawn[0].model}: {caption}",
+                sources=(times.time_of(drawn[0]).source if by_time else drawn[0].source,),
                 legend=_phases(order),
                 panels=[
                     _panel(
-                        figures.durations(panel, limit=limit, order=order),
-                        f"time-{index}-{number}",
-                        panel,
+                        draw(panel, limit=limit, order=order), f"{ident}-{index}-{number}", panel
                     )
                     for number, panel in enumerate(_by_device(drawn))
                 ],
@@ -435,17 +491,6 @@ def environment(cells: Sequence[Cell]) -> list[tuple[str, list[tuple[str, int]]]
     return result
 
 
-def download(cells: Sequence[Cell]) -> Download:
-    """The records as gzipped JSON in a data URI, or a link to their folder if that is large."""
-    data = json.dumps([cell.record.to_dict() for cell in cells], ensure_ascii=True)
-    # A fixed time stamp: the same records give the same page.
-    encoded = base64.b64encode(gzip.compress(data.encode("ascii"), mtime=0)).decode("ascii")
-    if len(encoded) <= EMBED_LIMIT:
-        uri = f"data:application/gzip;base64,{encoded}"
-        return Download(uri, "records.json.gz", True, len(cells))
-    return Download("records/", "records", False, len(cells))
-
-
 def older_environments(records: Sequence[Record]) -> list[tuple[str, str, int]]:
     """Fingerprint, versions and number of the records that the page leaves out."""
     counts = Counter(str(record.environment.get("fingerprint", "?")) for record in records)
@@ -511,7 +556,13 @@ def _panel(drawing: Drawing, ident: str, cells: Sequence[Cell], heading: str = "
     workloads = distinct(cell.workload for cell in cells)
     details = [f"{gib_unit(fits.capacity)}"] if fits else []
     details += workloads if len(workloads) == 1 else []
-    return Panel(heading or cells[0].device, ", ".join(details), Markup(svg.inline(drawing, ident)))
+    return Panel(
+        heading or cells[0].device,
+        ", ".join(details),
+        Markup(svg.inline(drawing, ident)),
+        ident,
+        drawing,
+    )
 
 
 def _by_model(cells: Sequence[Cell]) -> list[list[Cell]]:

@@ -88,6 +88,15 @@ MEASURED = Role("measured", "#0c5d5f", "#79dcd8")
 ROLES = (TEXT, MUTED, PAGE, RAISED, RULE, EDGE, LINK, BAD, GOOD, CAPACITY, SIMULATED, MEASURED)
 
 
+def light_of(css: str) -> str:
+    """The light theme's colour of a `Role.css`; any other value is one already.
+
+    >>> light_of(PAGE.css), light_of("#123456")
+    ('#fdfdfe', '#123456')
+    """
+    return css.rpartition(", ")[2].removesuffix(")")
+
+
 def category_role(category: str) -> Role:
     """The colour of a memory category; an unknown one (a later version's) has the temporaries'."""
     colour = CATEGORY_COLOURS.get(category, CATEGORY_COLOURS["temporaries"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from profiler.report import published_counts, published_sums, units
+from profiler.report import published_counts, published_means, published_sums, units
 from profiler.report.cells import Cell, distinct, grouped
 from profiler.report.tables import Column, Rows, Table, memory_field
 from profiler.report.tables import Field as TableField
@@ -38,7 +38,8 @@ class PublishedRow(BaseModel):
     `match` maps dotted paths into a resolved spec to what must stand there: a value; a list for a
     list in the spec (in any order), or the alternatives for a single value; false also for what
     does not stand there. `memory_gb` and
-    `trainable_percent` are the numbers behind the source's wording.
+    `trainable_percent` are the numbers behind the source's wording; `step_seconds` is a training's
+    time over its steps.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,22 +51,25 @@ class PublishedRow(BaseModel):
     trainable: str = ""
     trainable_percent: float | None = None
     parameters: tuple[int, int] | None = None
+    step_seconds: float | None = Field(default=None, gt=0)
     terms: list[Term] = Field(default_factory=list)
     note: str = ""
 
     def matches(self, spec: dict[str, Any]) -> bool:
         """Whether a resolved spec is the configuration of this row."""
-        return all(_meets(_at(spec, path), wanted) for path, wanted in self.match.items())
+        return meets(spec, self.match)
 
 
 class PublishedTable(BaseModel):
-    """A published table: `model` is the name of the architecture it is about."""
+    """A published table: `model` is the name of the architecture it is about. One with `models` is
+    about the mean over as many architectures."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     source: str
-    model: str
+    model: str = ""
+    models: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     rows: list[PublishedRow]
 
@@ -77,10 +81,12 @@ class PublishedTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A published table beside our cells that match its rows, of one source."""
+    """A published table beside our cells that match its rows, of one source; `said` is which batch
+    and length reproduce which rows, where that can be said."""
 
     published: PublishedTable
     table: Table
+    said: str = ""
 
 
 def load() -> list[PublishedTable]:
@@ -101,30 +107,61 @@ def compare(cells: Sequence[Cell], tables: Sequence[PublishedTable]) -> list[Com
         for source, group in grouped(ours, lambda cell: cell.source).items():
             if not any(row.matches(cell.record.spec) for row in published.rows for cell in group):
                 continue
-            table = published_counts.table if published.counts else _table
-            result.append(Comparison(published, table(published, group, source)))
+            table = _table
+            if published.models:
+                table = published_means.table
+            elif published.counts:
+                table = published_counts.table
+            said = _said(published, group) if table is _table else ""
+            result.append(Comparison(published, table(published, group, source), said))
             sums = published_sums.tables(published, group)
             result += [Comparison(published, one) for one in sums]
     return result
 
 
+def _said(published: PublishedTable, cells: Sequence[Cell]) -> str:
+    """Which rows each batch and length reproduces, and which it does not."""
+    parts = []
+    for workload, group in grouped(cells, lambda cell: cell.workload).items():
+        done, missed = [], []
+        for row in published.rows:
+            found = [cell for cell in group if row.matches(cell.record.spec)]
+            judged = [cell for cell in found if cell.memory.peak_reserved is not None]
+            if row.memory_gb is None or not judged:
+                continue
+            about = any(_readings(cell.memory.peak_reserved, row.memory_gb) for cell in judged)
+            (done if about else missed).append(row.method)
+        if not done and not missed:
+            continue
+        text = f"{workload.capitalize()} reproduces {len(done)} of {len(done) + len(missed)} rows"
+        text += f": {listing(done)}" if done else ""
+        parts.append(text + (f"; not {listing(missed)}" if missed else "") + ".")
+    return " ".join(parts)
+
+
 def _is_of(cell: Cell, published: PublishedTable) -> bool:
     """Whether a cell is of the published model, as it is and not with other sizes."""
     spec = cell.record.spec
-    return spec.get("model") == published.model and not spec.get("model_override")
+    named = published.models or [published.model]
+    return spec.get("model") in named and not spec.get("model_override")
 
 
 def _table(published: PublishedTable, cells: Sequence[Cell], source: str) -> Table:
     # A CPU's runs are no attempt at the whole table: only what they match is shown.
     on_cards = any(cell.memory.peak_reserved is not None for cell in cells)
+    timed = any(row.step_seconds for row in published.rows)
     groups = []
     for row in published.rows:
         matching = [cell for cell in cells if row.matches(cell.record.spec)]
-        ours = [_ours(row, group) for group in _alike(matching)]
+        ours = [
+            [*_ours(row, group), *_our_time(row, group[0], timed)] for group in _alike(matching)
+        ]
         if not ours and not on_cards:
             continue
-        ours = ours or [_no_run()]
-        groups.append(Rows(row.method, [_theirs(row), *ours], row.note))
+        none = [TableField(units.NONE)] * (2 if timed else 0)
+        ours = ours or [[*_no_run(), *none]]
+        theirs = [*_theirs(row), *_their_time(row, timed)]
+        groups.append(Rows(row.method, [theirs, *ours], row.note))
     return Table(
         caption=f"{published.title}: published, and {source} here",
         columns=[
@@ -137,10 +174,38 @@ def _table(published: PublishedTable, cells: Sequence[Cell], source: str) -> Tab
             Column("trainable", "% of all"),
             Column("trainable", "parameters"),
             Column("all", "parameters"),
+            *([Column("step time", "ms"), Column("difference", "of the time")] if timed else []),
         ],
         groups=groups,
         source=source,
     )
+
+
+def _their_time(row: PublishedRow, timed: bool) -> list[TableField]:
+    if not timed:
+        return []
+    if row.step_seconds is None:
+        return [TableField(units.NONE)] * 2
+    text = units.scaled(row.step_seconds, 1e-3)
+    return [TableField(text, row.step_seconds, "published"), TableField(units.NONE)]
+
+
+def _our_time(row: PublishedRow, cell: Cell, timed: bool) -> list[TableField]:
+    """A cell's step time beside a training's time over its steps."""
+    if not timed:
+        return []
+    time = cell.record.time
+    if time is None:
+        return [TableField(units.NONE)] * 2
+    difference = units.NONE
+    if row.step_seconds is not None:
+        difference = units.signed_percent(time.step / row.step_seconds - 1)
+    return [
+        TableField(
+            units.scaled(time.step, 1e-3), time.step, "seconds", f"{time.step:.6g} s {time.source}"
+        ),
+        TableField(difference),
+    ]
 
 
 def _alike(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -214,11 +279,7 @@ def _reproduced(cell: Cell, published: float | None) -> TableField:
     reserved = cell.memory.peak_reserved
     if published is None or reserved is None:
         return TableField(units.NONE)
-    found = [
-        f"{name} bytes"
-        for name, size in READINGS.items()
-        if abs(reserved / size - published) <= ABOUT * published
-    ]
+    found = _readings(reserved, published)
     if not found:
         return TableField("✗ no", tone="bad")
     return TableField(
@@ -226,11 +287,25 @@ def _reproduced(cell: Cell, published: float | None) -> TableField:
     )
 
 
+def _readings(reserved: int | None, published: float) -> list[str]:
+    """The meanings of a GB by which what was reserved is about what is published."""
+    return [
+        f"{name} bytes"
+        for name, size in READINGS.items()
+        if reserved is not None and abs(reserved / size - published) <= ABOUT * published
+    ]
+
+
 def _no_run() -> list[TableField]:
     return [
         TableField("no run of this configuration", tone="muted"),
         *[TableField(units.NONE)] * (len(READINGS) + 7),
     ]
+
+
+def meets(spec: dict[str, Any], match: dict[str, Any]) -> bool:
+    """Whether a resolved spec has what a row's `match` asks for (see `PublishedRow`)."""
+    return all(_meets(_at(spec, path), wanted) for path, wanted in match.items())
 
 
 def _at(spec: dict[str, Any], path: str) -> Any:

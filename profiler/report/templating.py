@@ -13,9 +13,21 @@ def environment(*packages: str) -> jinja2.Environment:
     import jinja2
     from markupsafe import Markup
 
+    from profiler.report import interactive
     from profiler.report.text import breakable, clean
 
+    class Script(Markup):
+        """What a script element holds, to the letter: the page's policy knows it by its hash."""
+
+    def scripts(drawn: bool) -> list[Markup]:
+        """The page's scripts; without charts, those of the tables alone."""
+        names = interactive.SCRIPTS if drawn else interactive.SCRIPTS[1:]
+        found = [interactive.library()] if drawn else []
+        return [Script(one) for one in (*found, *map(interactive.script, names))]
+
     def printable(value: Any) -> Any:
+        if isinstance(value, Script):
+            return value
         # Filters such as `join` return Markup of what was not cleaned.
         if isinstance(value, Markup):
             return Markup(clean(value))
@@ -31,4 +43,8 @@ def environment(*packages: str) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     made.filters["breakable"] = breakable
+    made.filters["unescaped"] = Markup  # for JSON of `interactive.script_json`
+    made.globals["scripts_of"] = scripts
+    made.globals["hashes_of"] = interactive.hashes
+    made.globals["chart_themes"] = interactive.themes
     return made

@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from profiler.report.cells import Cell, grouped
 
 #: Cells that all the figures of one kind draw together.
-DRAWN = 160
+DRAWN = 64
+#: Cells in the tables that take one apart; "Method by method" has all.
+TABLED = 250
 #: Cells whose details (blocks at the peak, ops) are listed.
-DETAILED = 100
+DETAILED = 60
+#: Cells that an interactive chart lets choose from, and on a page of more than MANY cells.
+CHOICES = 24
+CHOICES_OF_MANY = 8
+MANY = 100
 #: Rows of one panel, and how few a panel may have left when there are many panels.
 ROWS = 60
 FEWEST = 4
@@ -39,3 +45,9 @@ def thin(cells: Sequence[Cell], limit: int, rows: int = ROWS) -> list[Cell]:
             ranked.append((seen[cell.method], place, cell.key))
         kept.update(key for _, _, key in sorted(ranked)[:share])
     return [cell for cell in cells if cell.key in kept]
+
+
+def choosable(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that an interactive chart of these lets choose from."""
+    count = CHOICES_OF_MANY if len(cells) > MANY else CHOICES
+    return thin(cells, count)[:count]

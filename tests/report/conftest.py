@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from profiler.record import Kernel, Record, Time
+from profiler.record import Kernel, Record, Time, Timeline
 from profiler.trace import CATEGORIES
 
 GIB = 2**30
@@ -199,6 +199,54 @@ def make_record(
     return Record.from_dict({**data, **changes})
 
 
+def with_charts(record: Record, points: int = 60) -> Record:
+    """The record with a timeline, modules and kernels, which agree with its peak."""
+    result = record.model_copy(deep=True)
+    parts = {name: nbytes for name, nbytes in result.memory.at_peak.items() if nbytes}
+    peak = points * 2 // 3
+    rising = [min(index, 2 * peak - index) / peak for index in range(points)]
+    fixed = ("base_parameters", "adapter_parameters", "buffers", "quantization_state")
+    result.memory.timeline = Timeline(
+        event=[1000 + 3 * index for index in range(points)],
+        phase=[
+            ("forward", "backward", "optimizer")[3 * index // points] for index in range(points)
+        ],
+        allocated={
+            name: [nbytes if name in fixed else int(nbytes * max(0, part)) for part in rising]
+            for name, nbytes in parts.items()
+        },
+        reserved=[result.memory.peak_reserved or 0] * points,
+    )
+    result.memory.modules = {
+        "": {"parameters": 4096, "activations": 0},
+        "model.decoder.embed_tokens": {"parameters": 50272 * 8192, "activations": 0},
+        **{
+            f"model.decoder.layers.{layer}.fc{number}": {
+                "parameters": 4096 * 16384 * 2,
+                "activations": 2 * MIB,
+            }
+            for layer in range(4)
+            for number in (1, 2)
+        },
+    }
+    assert result.time is not None
+    result.time.kernels = [
+        Kernel(
+            name=f"kernel {number}",
+            op="aten.mm",
+            phase=("forward", "backward")[number % 2],
+            count=number + 1,
+            seconds=1e-3 / (number + 1),
+            flops=10**10 * (number + 1),
+            bytes=MIB * (number + 1),
+        )
+        for number in range(6)
+    ]
+    step = result.time.step
+    result.time.bound = {"launch": step / 8, "memory": step / 4, "compute": step * 5 / 8}
+    return result
+
+
 def on_cpu(device: str, method: str = "lora:r=64", **changes: Any) -> Record:
     """A record of a CPU: measured (`cpu`) or simulated as it (`sim:cpu`), equal to the byte."""
     result = make_record(method, **changes)
@@ -239,6 +287,18 @@ def on_cpu(device: str, method: str = "lora:r=64", **changes: Any) -> Record:
 def record() -> RecordFactory:
     """`make_record`."""
     return make_record
+
+
+@pytest.fixture(scope="session")
+def record_maker() -> RecordFactory:
+    """`make_record`, for fixtures that live longer than a test."""
+    return make_record
+
+
+@pytest.fixture(scope="session")
+def charted() -> Callable[[Record], Record]:
+    """`with_charts`."""
+    return with_charts
 
 
 @pytest.fixture

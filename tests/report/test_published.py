@@ -180,3 +180,15 @@ def test_every_shipped_table_can_be_read() -> None:
 
     folder = Path(profiler.report.__file__).parent / "published"
     assert len(load()) == len(list(folder.glob("*.toml"))) > 0
+
+
+def test_it_says_which_batch_and_length_reproduce_the_rows(record: RecordFactory) -> None:
+    cells = arrange(
+        record(method, "a100-80gb", seq_len=seq_len)
+        for method in ("lora:r=8,target_modules=q_proj+v_proj", "p-tuning")
+        for seq_len in (64, 4096)
+    )
+    (found,) = [one for one in compare(cells, load()) if one.published.model == "opt-6.7b"]
+    rows = "LoRA r8 (q_proj, v_proj); not P-tuning."
+    assert f"Batch 1 × 64 reproduces 1 of 2 rows: {rows}" in found.said
+    assert "Batch 1 × 4096 reproduces 0 of 2 rows; not LoRA r8" in found.said

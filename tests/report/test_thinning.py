@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -89,3 +90,18 @@ def test_models_that_are_not_drawn_are_named(
     groups = page.breakdown(arrange([*records, *others]))
     assert [group.caption.split(":")[0] for group in groups] == ["opt-6.7b"]
     assert "Only in the tables: second and third." in groups[-1].remarks
+
+
+@pytest.mark.whole_grid
+def test_a_page_of_a_thousand_cells_is_small(
+    study: list[Record], charted: Callable[[Record], Record]
+) -> None:
+    some = [charted(one) for one in study if one.status == "ok"]
+    records = [
+        one.model_copy(
+            update={"id": f"{one.id}-{number}", "spec": {**one.spec, "batch_size": number}}
+        )
+        for number in range(1, 1 + -(-1000 // len(some)))
+        for one in some
+    ]
+    assert len(render(records[:1000], title="t").encode()) < 5_000_000
