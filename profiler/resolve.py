@@ -325,16 +325,22 @@ def _trainer_sets_use_cache() -> bool:
     return any(item.name == "use_cache" for item in dataclasses.fields(TrainingArguments))
 
 
-def _check_length(spec: RunSpec, model: Any, choice: MethodChoice) -> None:
-    """Learned positions are a table of so many rows; past them the real step is an error."""
+@functools.lru_cache(maxsize=4)
+def _positions(model: Any) -> Any:
+    """Rows of the table of learned positions, None if there is none or nobody knows."""
     import torch
 
     words = model.get_input_embeddings()
     if not any(
         isinstance(module, torch.nn.Embedding) and module is not words for module in model.modules()
     ):
-        return
-    limit = getattr(model.config, "max_position_embeddings", None)
+        return None
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def _check_length(spec: RunSpec, model: Any, choice: MethodChoice) -> None:
+    """Learned positions are a table of so many rows; past them the real step is an error."""
+    limit = _positions(model)
     virtual = choice.options.get("num_virtual_tokens", 0)
     if isinstance(limit, int) and isinstance(virtual, int) and spec.seq_len + virtual > limit:
         beside = f" and {virtual} virtual tokens" if virtual else ""

@@ -161,13 +161,15 @@ def _show(records: Sequence[Record], varying: Sequence[str], format: str) -> Non
 
 
 def _list(tasks: Sequence[Task], store: Store, format: str) -> None:
-    """The cells of a dry run."""
-    from profiler.runner import stored
+    """The cells of a dry run. What is stored is known by its file's name: reading thousands of
+    records would take minutes."""
+    from profiler.environment import environment
 
-    rows = [
-        (grid.label(task.spec), task.id or "-", stored(task, store)[0] is not None)
-        for task in tasks
-    ]
+    by_id = store.fingerprints()
+    rows = []
+    for task in tasks:
+        here = environment(task.spec.device)["fingerprint"]
+        rows.append((grid.label(task.spec), task.id or "-", here in by_id.get(task.id, ())))
     if format == "json":
         keys = ("label", "id", "stored", "spec")
         full = [(*row, task.spec.to_dict()) for row, task in zip(rows, tasks, strict=True)]

@@ -50,7 +50,9 @@ def changed(draw: st.DrawFn, data: Any, times: int = 3) -> Any:
     """A copy of JSON data with some of its values replaced, removed, or joined by more."""
     result = copy.deepcopy(data)
     for _ in range(draw(st.integers(1, times))):
-        place, parent, key = result, None, None
+        place: Any = result
+        parent: Any = None
+        key: Any = None
         while isinstance(place, dict | list) and place and (parent is None or draw(st.booleans())):
             parent = place
             key = draw(
@@ -132,7 +134,7 @@ class Terminal:
         texts = []
         for stream in (out, err):
             stream.flush()
-            texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+            texts.append(stream.buffer.getvalue().decode())
         answer = Answer(code, *texts)
         assert code in (0, 1, 2), answer
         assert "Traceback" not in answer.err, answer
