@@ -41,15 +41,26 @@ def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     result = command.Parser(
         prog="profiler.diff",
-        usage="python -m profiler.diff A B [flags], or python -m profiler.diff DIR [flags]",
+        usage="python -m profiler.diff A B [flags], or python -m profiler.diff DIR [flags], or\n"
+        "       python -m profiler.diff --base git:REVISION [flags] [-- PYTEST ARGUMENTS]",
         description="Say which categories, modules and ops make two records differ. A and B are "
         "records (JSON files) or folders of records, whose cells are paired. DIR holds the "
-        "records of two environments (two versions of a library): the older is A.",
+        "records of two environments (two versions of a library): the older is A. With --base, A "
+        "and B are what a project's peft_profile tests check at two revisions, simulated with the "
+        "libraries that are installed.",
         epilog="Exit status: 0, compared; 1, something fails by --fail-over, or a record cannot "
         "be read; 2, wrong usage; 130, interrupted.",
         allow_abbrev=False,
     )
-    result.add_argument("paths", nargs="+", type=Path, metavar="A B", help=argparse.SUPPRESS)
+    result.add_argument("paths", nargs="*", type=Path, metavar="A B", help=argparse.SUPPRESS)
+    result.add_argument(
+        "--base", metavar="git:REVISION",
+        help="run the tests of this revision and of --head, and compare what they check",
+    )  # fmt: skip
+    result.add_argument(
+        "--head", metavar="DIR|git:REVISION",
+        help="with --base: what is held against it (default: the current folder, as it is)",
+    )  # fmt: skip
     result.add_argument(
         "--between", nargs=2, metavar=("OLD", "NEW"),
         help="with one DIR: the two environments, each by its fingerprint or by a version "
@@ -88,7 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _diff(arguments: Sequence[str]) -> int:
+    arguments, tests = _split(arguments)
     options = parser().parse_args(arguments)
+    if options.base is None and (options.head is not None or tests):
+        raise UsageError("--head and what follows -- are for --base git:REVISION; give that")
+    if options.base is not None and (options.paths or options.between):
+        raise UsageError("--base compares two revisions; give it without records")
+    if options.base is None and not options.paths:
+        raise UsageError("name two records or folders, or a revision: --base git:origin/main")
     if options.top < 1:
         raise UsageError(f"--top must be at least 1, not {options.top}")
     if options.output is not None and options.format != "html":
@@ -109,7 +127,10 @@ def _diff(arguments: Sequence[str]) -> int:
     if limit is not None:
         growth.check_metrics(limit, metrics)
     unreadable: list[str] = []
-    before, after = _sides(options.paths, options.between, unreadable)
+    if options.base is not None:
+        before, after = _revisions(options.base, options.head or ".", tests)
+    else:
+        before, after = _sides(options.paths, options.between, unreadable)
     found = counterparts(before.records, after.records)
     if not found.pairs:
         raise UsageError(
@@ -143,6 +164,14 @@ def _diff(arguments: Sequence[str]) -> int:
     return 1 if failures or unreadable else 0
 
 
+def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The command's own arguments, and those behind `--`, which are pytest's."""
+    if "--" not in arguments:
+        return arguments, []
+    place = list(arguments).index("--")
+    return arguments[:place], arguments[place + 1 :]
+
+
 # --- the two sides ------------------------------------------------------------------------------
 
 
@@ -170,6 +199,28 @@ def _sides(
     if not paths[0].is_dir():
         raise UsageError(f"{paths[0]} is one record; give a second one to compare it with")
     return _environments(paths[0], between, problems)
+
+
+def _revisions(base: str, head: str, tests: Sequence[str]) -> tuple[Side, Side]:
+    """What the tests of two revisions check.
+
+    Raises:
+        UsageError: a revision or its tests are not there.
+    """
+    import tempfile
+
+    from profiler import checkouts
+    from profiler.store import read_folder
+
+    sides = []
+    with tempfile.TemporaryDirectory(prefix="peft-records-") as kept:
+        for name, place in ((base, "base"), (head, "head")):
+            records = Path(kept) / place
+            with checkouts.checkout(name) as folder:
+                for line in checkouts.run_tests(folder, records, tests, name):
+                    _COMMAND.say(line)
+            sides.append(Side(name, read_folder(records)))
+    return sides[0], sides[1]
 
 
 def _read(path: Path, problems: list[str]) -> list[Record]:

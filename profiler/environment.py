@@ -24,7 +24,9 @@ _AROUND = frozenset(
         "validation",
         *(
             "calibrate.py",
+            "checkouts.py",
             "diff.py",
+            "diff_page.py",
             "diff_text.py",
             "dispatch.py",
             "files.py",
@@ -34,6 +36,7 @@ _AROUND = frozenset(
             "lines.py",
             "locks.py",
             "noise.py",
+            "other_python.py",
             "preflight.py",
             "runner.py",
             "stdout.py",

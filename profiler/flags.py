@@ -40,6 +40,7 @@ class Request:
     slurm_args: list[str]
     quick: bool
     quiet: bool
+    python: Path | None
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -170,6 +171,10 @@ def _add_sweep_flags(group: Any) -> None:
     group.add_argument(
         "--timeout", type=_number, default=3600.0, metavar="SECONDS",
         help="stop a measured cell that takes longer; inf: never (default: %(default)g)",
+    )  # fmt: skip
+    group.add_argument(
+        "--python", type=Path, metavar="PATH",
+        help="another environment's interpreter, or its folder: cells run with its libraries",
     )  # fmt: skip
     for flag, text in (
         ("--dry-run", "list the cells, run none"),

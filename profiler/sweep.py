@@ -7,6 +7,7 @@ run, so that `--help` and wrong usage answer at once.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sweep(arguments: Sequence[str]) -> int:
     request = flags.parse(arguments)
+    if request.python is not None:
+        from profiler import other_python
+
+        return other_python.run(request.python, other_python.without(arguments))
     title, specs, baseline = _cells(request)
     output = request.output or Path("reports", _name(request))
 
@@ -190,13 +195,16 @@ def _report(
     records: Sequence[Record], output: Path, title: str, arguments: Sequence[str], baseline: str
 ) -> Path:
     from profiler import report
+    from profiler.other_python import NAMED
     from profiler.report import about
     from profiler.report.baseline import is_of
 
     # Flags may have taken the study's baseline away, or it may have no result.
     if not any(is_of(record, baseline) for record in records):
         baseline = ""
-    command = shlex.join(["python", "-m", "profiler.sweep", *arguments])
+    named = os.environ.get(NAMED)
+    chosen = ["--python", named] if named else []
+    command = shlex.join(["python", "-m", "profiler.sweep", *arguments, *chosen])
     about.write(output, about.About(title=title, command=command, baseline=baseline))
     return report.build(list(records), output, title=title, command=command, baseline=baseline)
 

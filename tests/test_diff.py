@@ -331,7 +331,7 @@ def test_records_of_an_earlier_version_are_told_by_module(save: Save, say: Any) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "required"),
+        ([], "name two records"),
         (["{record}"], "second"),
         (["{record}", "{missing}"], "does not exist"),
         (["{record}", "{broken}"], "is not a record"),

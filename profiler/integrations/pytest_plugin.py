@@ -10,7 +10,9 @@ pytest loads this module at every start, so nothing heavy is imported before the
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +21,11 @@ import pytest
 
 if TYPE_CHECKING:
     from profiler.record import Record
+
+#: Names the environment variable with the checkout whose files are to be imported, and the file
+#: beside the records that tells of others (`profiler.checkouts`).
+HOME = "PEFT_PROFILE_CHECKOUT"
+FOREIGN = "foreign.txt"
 
 #: Under these names a test's report carries what the summary tells, from any worker.
 _WRITTEN = "peft_profile_written"
@@ -42,6 +49,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="keep each checked record in this folder, for python -m profiler.diff",
     )
+    group.addoption(
+        "--peft-keep-only",
+        action="store_true",
+        help="with --peft-records: hold records to no baseline and write none",
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell of modules that a checkout's tests imported from elsewhere in the same repository."""
+    home, folder = os.environ.get(HOME), session.config.getoption("--peft-records")
+    if not home or not folder or not Path(folder).is_dir():
+        return
+    names = {path.stem for path in Path(home).glob("*.py")}
+    for place in (Path(home), Path(home) / "src"):
+        names |= {path.parent.name for path in place.glob("*/__init__.py")}
+    foreign = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        own = name.partition(".")[0] in names
+        if own and file and not Path(file).resolve().is_relative_to(Path(home).resolve()):
+            foreign.append(f"{name} from {file}")
+    if foreign:
+        (Path(folder) / FOREIGN).write_text(", ".join(sorted(foreign)[:3]))
 
 
 class PeftProfile:
@@ -73,6 +103,32 @@ class PeftProfile:
                 raise
             _fail(str(error).replace("RunSpec.__init__()", "peft_profile()"))
 
+    def time(self, benchmark: Any, *, rounds: int = 5, **fields: Any) -> None:
+        """Time a cell's steps, really run on this machine, with pytest-benchmark's fixture.
+
+        pytest-benchmark stores and compares the times (`--benchmark-autosave`,
+        `--benchmark-compare`). Those of another machine or of other libraries are left out of a
+        comparison, which says so, unless `--peft-across-versions` is given.
+
+        Args:
+            rounds: steps that are timed.
+            fields: as of a call; the device is `cpu` unless given.
+        """
+        __tracebackhide__ = True
+        from profiler.errors import ProfilerError
+        from profiler.noise import quiet
+
+        try:
+            with contextlib.chdir(self._config.rootpath), quiet():
+                from profiler.integrations import timed_tests
+                from profiler.spec import RunSpec
+
+                timed_tests.time_steps(benchmark, RunSpec(**{"device": "cpu", **fields}), rounds)
+        except (ProfilerError, TypeError) as error:
+            if isinstance(error, TypeError) and "RunSpec" not in str(error):
+                raise
+            _fail(str(error).replace("RunSpec.__init__()", "peft_profile.time()"))
+
     def check(self, record: Record, *, tolerance: str | None = None, name: str = "") -> None:
         """Hold a record to the test's baseline: bytes, FLOPs and parameter counts, to the unit.
 
@@ -97,6 +153,8 @@ class PeftProfile:
         try:
             limit = baselines.tolerance_of(tolerance)
             self._keep(record, name)
+            if self._config.getoption("--peft-keep-only"):
+                return
             if self._config.getoption("--peft-update"):
                 self._update(path, record)
                 return
@@ -167,6 +225,29 @@ def _fail(text: str) -> NoReturn:
 def peft_profile(request: pytest.FixtureRequest) -> PeftProfile:
     """Run one fine-tuning step, simulated or measured, and hold its record to a baseline."""
     return PeftProfile(request)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, benchmarksession: Any, compared_benchmark: dict[str, Any]
+) -> None:
+    """Leave out of pytest-benchmark's comparison what was timed elsewhere or with other libraries,
+    where it would only warn."""
+    stored = compared_benchmark.get("benchmarks") or []
+    if not any("peft_profile" in (one.get("extra_info") or {}) for one in stored):
+        return
+    from profiler.integrations.timed_tests import incomparable
+
+    across = config.getoption("--peft-across-versions")
+    kept = []
+    for one in stored:
+        reason = incomparable(one)
+        if reason:
+            what = "compared all the same" if across else "not compared (--peft-across-versions)"
+            benchmarksession.logger.warning(f"{one['fullname']}: {what}: {reason}")
+        if across or not reason:
+            kept.append(one)
+    compared_benchmark["benchmarks"] = kept
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -123,7 +123,8 @@ def _said(published: PublishedTable, cells: Sequence[Cell]) -> str:
     """Which rows each batch and length reproduces, and which it does not."""
     parts = []
     for workload, group in grouped(cells, lambda cell: cell.workload).items():
-        done, missed = [], []
+        done: list[str] = []
+        missed: list[str] = []
         for row in published.rows:
             found = [cell for cell in group if row.matches(cell.record.spec)]
             judged = [cell for cell in found if cell.memory.peak_reserved is not None]

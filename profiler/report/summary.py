@@ -39,9 +39,11 @@ def sentences(cells: Sequence[Cell]) -> list[str]:
     if not with_peak:
         return [f"None of the {len(cells)} cells has a result; the reasons are listed below."]
     models = grouped(with_peak, lambda cell: cell.model)
+    # What a study is about has most cells.
+    ordered = sorted(models.items(), key=lambda item: -len(item[1]))
     result = [
         _extremes(model, alike)
-        for model, group in list(models.items())[:MODELS]
+        for model, group in ordered[:MODELS]
         for alike in grouped(group, _reserves).values()
     ]
     if len(models) > MODELS:

@@ -11,6 +11,7 @@
     const result = await vegaEmbed(place, spec, {
       ast: true,
       renderer: "svg",
+      logLevel: 1, // errors: a layer without rows (a CPU reserves nothing) is none
       config: themes[theme],
       downloadFileName: figure.id,
       actions: { export: true, source: false, compiled: false, editor: false },
