@@ -109,13 +109,11 @@ def test_a_dry_run_reads_no_record_and_evaluates_no_type_twice(
     for name, module in fake_cells.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     reads = _Reads(monkeypatch)
-    evaluated = []
-    hints = spec.get_type_hints
-    monkeypatch.setattr(spec, "get_type_hints", lambda kind: evaluated.append(kind) or hints(kind))
+    spec._hints.cache_clear()
     flags = [word for seed in range(CELLS) for word in ("--method", f"ok {seed}")]
     arguments = [*flags, "--model", "tiny", "--seed", "0", "--output", str(study.folder)]
     assert sweep.main([*arguments, "--dry-run", "--format", "csv"]) == 0
     listed = capsys.readouterr().out.splitlines()[1:]
     assert [line.rsplit(",", 1)[1] for line in listed] == ["True"] + ["False"] * (CELLS - 1)
     assert (reads.whole, reads.outlined) == (0, 0)
-    assert len(evaluated) <= 1
+    assert spec._hints.cache_info().misses == 1
