@@ -171,7 +171,6 @@ def _nodes(folder: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "PYTHONPATH": os.pathsep.join(sys.path),
     }.items():
         monkeypatch.setenv(name, value)
-    before = {one.pid for one in psutil.process_iter()}
     from ray.cluster_utils import Cluster
 
     small = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
@@ -180,15 +179,12 @@ def _nodes(folder: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield cluster, lambda: cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
     finally:
         cluster.shutdown()
-    _until(lambda: not _of_ray(before))
+    _until(lambda: not _of_ray(folder))
 
 
-def _of_ray(before: set[int]) -> list[str]:
-    return [
-        _line(one)
-        for one in psutil.process_iter()
-        if one.pid not in before and "ray" in _line(one).split("/")[-1]
-    ]
+def _of_ray(folder: str) -> list[str]:
+    """The cluster's processes, which name their folder."""
+    return [line for one in psutil.process_iter() if folder in (line := _line(one))]
 
 
 def test_a_sweep_outlives_a_node_of_its_cluster(tmp_path: Path, nodes: Any) -> None:
