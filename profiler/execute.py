@@ -6,6 +6,7 @@ A measured cell goes to a process of its own, a simulated one is run in this pro
 from __future__ import annotations
 
 import gc
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ def run(
     ignore_memory: bool = False,
     timeout: float | None = None,
     traces: Path | None = None,
+    full_trace: bool = False,
 ) -> Record:
     """Run one cell.
 
@@ -42,13 +44,17 @@ def run(
         ignore_memory: Run a measured cell although it will not fit in memory.
         timeout: Seconds that a measured cell may take, None for any time.
         traces: Folder of a store in which to keep the run's trace (`Store.trace_path`).
+        full_trace: Run all layers of a simulated cell, also where its steps could be written from
+            those of a few (`profiler.bench.repetition`). No figure depends on it.
 
     Raises:
         UsageError: what the spec asks for does not exist (see `profiler.resolve`). Anything else
             that goes wrong is the record's `status` and `error`.
     """
     cell = resolve(spec)
-    return run_cell(cell, ignore_memory=ignore_memory, timeout=timeout, traces=traces)
+    return run_cell(
+        cell, ignore_memory=ignore_memory, timeout=timeout, traces=traces, full_trace=full_trace
+    )
 
 
 def run_cell(
@@ -57,6 +63,7 @@ def run_cell(
     ignore_memory: bool = False,
     timeout: float | None = None,
     traces: Path | None = None,
+    full_trace: bool = False,
 ) -> Record:
     """Run a resolved cell; as `run`."""
     measured = cell.spec.device in devices.MEASURED
@@ -75,7 +82,7 @@ def run_cell(
 
             return run_isolated(cell, ignore_memory=ignore_memory, timeout=timeout, traces=traces)
         with _settled():
-            trace = _simulate(cell, record)
+            trace = _simulate(cell, record, full_trace=full_trace)
     except UsageError:
         raise
     except UnsupportedError as error:
@@ -89,10 +96,9 @@ def run_cell(
     return record
 
 
-def _simulate(cell: Cell, record: Record) -> Trace:
+def _simulate(cell: Cell, record: Record, *, full_trace: bool) -> Trace:
     """Fill in the record of a cell; its trace."""
     from profiler.bench.load import Load
-    from profiler.bench.simulated import simulate
     from profiler.subject.subject import build
 
     spec = cell.spec
@@ -102,7 +108,7 @@ def _simulate(cell: Cell, record: Record) -> Trace:
     record.params = subject.params
     if cell.history is not None:
         return _simulate_history(cell, record, subject, device, load)
-    trace = simulate(subject, spec, device, load)
+    trace, record.traced = _trace(cell, subject, device, load, full=full_trace)
     level = again.levels(trace, cell.record_spec)
     record.memory = again.analyse(trace, level, cell.record_spec)
     record.flops = flops.analyse(trace)
@@ -127,6 +133,41 @@ def _simulate(cell: Cell, record: Record) -> Trace:
         record.status = "oom"
         record.error = out_of_memory.of_trace(trace, level, conf, device.usable_bytes, needed)
     return trace
+
+
+#: Why cells of a kind were traced whole: a sweep's next one of that kind is not tried again.
+_NOT_REPEATED: dict[str, str] = {}
+
+
+def _kind(cell: Cell) -> str:
+    """A cell but for its batch and its card, which do not decide whether layers repeat."""
+    fields = cell.spec.to_dict()
+    for name in ("batch_size", "seq_len", "seed", "device", "vram", "alloc_conf", "steps"):
+        del fields[name]
+    return json.dumps([fields, cell.model.config, cell.config], sort_keys=True, default=str)
+
+
+def _trace(
+    cell: Cell, subject: Subject, device: Device | None, load: Load | None, *, full: bool
+) -> tuple[Trace, str]:
+    """The trace of a cell's steps, and how it was made."""
+    from profiler.bench.load import Load
+    from profiler.bench.repetition.errors import NotPeriodicError
+    from profiler.bench.repetition.simulate import simulate_by_repetition
+    from profiler.bench.simulated import simulate
+    from profiler.subject.subject import build
+
+    kind = _kind(cell)
+    reason = "asked for" if full else _NOT_REPEATED.get(kind, "")
+    if not reason:
+        try:
+            return simulate_by_repetition(cell, subject, device, load), "by repetition of layers"
+        except NotPeriodicError as error:
+            reason = _NOT_REPEATED[kind] = str(error)
+            if error.spent:
+                load = None if device is None else Load.of(cell.spec, device)
+                subject = build(cell, load=load)
+    return simulate(subject, cell.spec, device, load), f"whole: {reason}"
 
 
 def _simulate_history(
@@ -201,7 +242,8 @@ def _settled() -> Iterator[None]:
 
     A cell makes some 100,000 objects that stay; each full collection would walk the libraries'
     600,000 for nothing (0.4 s of a 5 s cell). New objects are collected as ever, more of them at a
-    time (0.1 s).
+    time (0.1 s), and what the cell leaves in cycles, its model above all, at its end (0.1 s): after
+    that it would count as the libraries' own, and a long sweep would grow by 20 MB a cell.
     """
     if gc.get_freeze_count():  # someone else's choice, and only they may undo it
         yield
@@ -212,5 +254,6 @@ def _settled() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()
         gc.set_threshold(*threshold)
         gc.unfreeze()

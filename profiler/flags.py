@@ -32,6 +32,7 @@ class Request:
     retry_failed: bool
     overwrite: bool
     keep_traces: bool
+    full_trace: bool
     ignore_memory: bool
     timeout: float
     workers: int
@@ -181,6 +182,7 @@ def _add_sweep_flags(group: Any) -> None:
         ("--retry-failed", "run stored cells again that have no result"),
         ("--overwrite", "run stored cells again"),
         ("--keep-traces", "keep each run's trace beside its record, for profiler.export"),
+        ("--full-trace", "run every layer of a simulated model; the figures are the same"),
         ("--ignore-memory", "run a measured cell although it will not fit in memory"),
         ("--quick", "the study's own small version"),
         ("--quiet", "no progress on stderr"),

@@ -254,7 +254,11 @@ class Fits(Part):
 
 
 class Record(Part):
-    """The result of one cell. Every key of the contract is always present."""
+    """The result of one cell. Every key of the contract is always present.
+
+    `traced` says of a simulated step whether all layers were run, and why, or whether it was
+    written by repetition of a few; the figures are the same.
+    """
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
@@ -272,6 +276,7 @@ class Record(Part):
     device_state: DeviceState | None = None
     fits: Fits | None = None
     approximations: list[str] = Field(default_factory=list)
+    traced: str | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
 
     @property

@@ -58,6 +58,7 @@ def run_cell(
     ignore_memory: bool = False,
     timeout: float | None = None,
     traces: Path | None = None,
+    full_trace: bool = False,
 ) -> Record:
     """The job of one task, in whatever process it runs; the options as `profiler.execute.run`'s."""
     from profiler.execute import run
@@ -66,7 +67,13 @@ def run_cell(
         import torch
 
         torch.set_num_threads(1)
-    return run(spec, ignore_memory=ignore_memory, timeout=timeout, traces=traces)
+    return run(
+        spec,
+        ignore_memory=ignore_memory,
+        timeout=timeout,
+        traces=traces,
+        full_trace=full_trace,
+    )
 
 
 def plan(specs: Sequence[RunSpec], *, here: bool = True) -> list[Task]:

@@ -141,6 +141,7 @@ def _run(
                 ignore_memory=request.ignore_memory,
                 timeout=request.timeout,
                 traces=store.folder if request.keep_traces else None,
+                full_trace=request.full_trace,
             ),
         )
         with closing(outcomes):

@@ -10,7 +10,7 @@ from profiler.bench.measured import prepare, track
 from profiler.errors import UnsupportedError, UsageError
 from profiler.execute import run
 from profiler.record import Record
-from profiler.resolve import resolve
+from profiler.resolve import Cell, resolve
 from profiler.spec import RunSpec
 
 
@@ -32,18 +32,24 @@ def tracked(spec: RunSpec) -> Record:
     )
 
 
-def both(**fields: object) -> tuple[Record, Record]:
-    """Measured here, in this process, and simulated; skips what does not go together.
-
-    Raises what the real step raises.
-    """
-    spec = RunSpec(**{"seq_len": 24, **fields, "device": "sim:cpu"})  # type: ignore[arg-type]
+def resolved(spec: RunSpec) -> Cell:
+    """The cell of a spec; skips what does not go together."""
     try:
         cell = resolve(spec)
     except UsageError as error:  # the options are the test's, and peft refuses them
         pytest.skip(str(error))
     if cell.unsupported:
         pytest.skip(cell.unsupported)
+    return cell
+
+
+def both(**fields: object) -> tuple[Record, Record]:
+    """Measured here, in this process, and simulated; skips what does not go together.
+
+    Raises what the real step raises.
+    """
+    spec = RunSpec(**{"seq_len": 24, **fields, "device": "sim:cpu"})  # type: ignore[arg-type]
+    resolved(spec)
     try:
         measured = tracked(spec.replace(device="cpu"))
     except (UsageError, UnsupportedError) as error:

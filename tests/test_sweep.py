@@ -205,7 +205,8 @@ def test_what_a_measured_cell_may_take_reaches_it(
     monkeypatch.setattr(sys.modules["profiler.execute"], "run", run)
     assert command("--model", "tiny", "--device", "cpu", "--ignore-memory", "--timeout", "9") == 0
     assert command("--model", "tiny", "--device", "cpu", "--overwrite") == 0
-    assert seen[0] == {"ignore_memory": True, "timeout": 9.0, "traces": None}
+    options = {"ignore_memory": True, "timeout": 9.0, "traces": None, "full_trace": False}
+    assert seen[0] == options
     assert seen[1]["ignore_memory"] is False
     assert seen[1]["timeout"] > 60
 

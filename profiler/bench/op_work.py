@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from profiler.bench.repetition.log import OpLog, Touches
+
 #: Ops that launch nothing: they make a tensor's description, or memory without content.
 _NOTHING = frozenset(
     [
@@ -167,6 +169,7 @@ _CHUNKS = 320
 
 #: Tensors that a kernel of `cat` takes (aten/src/ATen/native/cuda/Shape.cu, CAT_ARRAY_BATCH_SIZE).
 _JOINED = 128
+JOINING = frozenset({"cat", "stack"})
 
 _STRIDED = torch.strided
 
@@ -255,6 +258,12 @@ class OpWork:
         self._on_host = on_host
         self._touched: dict[int, int] = {}
         self._total = 0
+        self._log: OpLog | None = None
+        self._named: Callable[[int], int | None] = lambda storage: None
+
+    def keep_log(self, log: OpLog, named: Callable[[int], int | None]) -> None:
+        """From now on, note what each op touches; `named` gives a storage's number for the log."""
+        self._log, self._named = log, named
 
     def forget(self, storage: int) -> None:
         """A storage is gone; another one may get its `_cdata`."""
@@ -268,6 +277,8 @@ class OpWork:
             inside: bytes that its kernel allocates for itself: written and read once.
         """
         reads, items, lists = _tensors(args)
+        if self._log is not None:
+            self._log.touches.append(Touches())
         writes = []
         if isinstance(outs, (tuple, list)):
             writes = [one for one in outs if isinstance(one, torch.Tensor)]
@@ -293,9 +304,12 @@ class OpWork:
             product = _PACKED[kind.name](args)
             kernels += bool(inside)  # the weight is unpacked, then multiplied
         elif kind.each:
-            kernels += _foreach_kernels([*lists, *([] if kind.mutated else [writes])]) - 1
-        elif lists and kind.name in ("cat", "stack"):
-            kernels = -(-items // _JOINED)
+            numels, count = [one.numel() for one in lists[0]], len(lists) + (not kind.mutated)
+            kernels += foreach_kernels(numels, count) - 1
+            if self._log is not None:
+                self._log.touches[-1].numels, self._log.touches[-1].lists = numels, count
+        elif lists and kind.name in JOINING:
+            kernels = joining_kernels(items)
         elif lists and kind.name == "block_diag":
             kernels = 1 + items
         elif kind.name.startswith("_fft_") and reads:
@@ -336,6 +350,9 @@ class OpWork:
             read = [_extent(one) for one in reads]
             if mode == "filled" and read:
                 written += [(key, min(read[0][1], nbytes)) for key, nbytes in written]
+        if self._log is not None and self._cache:
+            self._log.touches[-1].reads = [(self._named(key), size) for key, size in read]
+            self._log.touches[-1].writes = [(self._named(key), size) for key, size in written]
         nbytes = cached = 0
         touched = self._touched
         for key, size in read:
@@ -396,13 +413,18 @@ def _is_copied(tensor: Any) -> bool:
     return rows != 1 and columns != 1 and min(tensor.shape[-2:]) > 1
 
 
-def _foreach_kernels(lists: list[list[Any]]) -> int:
-    """Launches of a multi-tensor kernel over lists of alike tensors."""
-    most = _TENSORS[min(len(lists), len(_TENSORS)) - 1]
+def foreach_kernels(numels: Iterable[int], lists: int) -> int:
+    """Launches of a multi-tensor kernel over lists of alike tensors.
+
+    Args:
+        numels: elements of each tensor of one of the lists.
+        lists: how many lists the kernel takes.
+    """
+    most = _TENSORS[min(lists, len(_TENSORS)) - 1]
     launches = tensors = chunks = 0
-    for tensor in lists[0]:
+    for numel in numels:
         tensors += 1
-        chunks += -(-tensor.numel() // _CHUNK)
+        chunks += -(-numel // _CHUNK)
         full, chunks = divmod(chunks, _CHUNKS)
         launches += full
         if full:
@@ -410,6 +432,11 @@ def _foreach_kernels(lists: list[list[Any]]) -> int:
         elif tensors == most:
             launches, tensors, chunks = launches + 1, 0, 0
     return launches + (1 if chunks else 0)
+
+
+def joining_kernels(items: int) -> int:
+    """Launches of a kernel that joins so many tensors (`JOINING`)."""
+    return -(-items // _JOINED)
 
 
 def _transform_passes(name: str, args: tuple[Any, ...]) -> int:

@@ -13,14 +13,15 @@ from torch.utils._python_dispatch import _disable_current_modes
 from profiler.bench import cpu, products, sparse
 from profiler.bench.categories import decide
 from profiler.bench.cuda import semantics as cuda
-from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.bench.load import Load
 from profiler.bench.modules import ModulePaths
+from profiler.bench.repetition.log import OpLog
 from profiler.bench.subject_trace import TraceProbe, batch_values, register, register_maps
 from profiler.bench.tracker import Rules, StorageTracker
 from profiler.hardware.devices import Device
 from profiler.spec import RunSpec
 from profiler.subject import fakes, optimizers
+from profiler.subject.fake_dispatch import FakeDispatch
 from profiler.subject.optimizers import uses_maps
 from profiler.subject.shadows import Shadows
 from profiler.subject.subject import Subject
@@ -35,6 +36,8 @@ def simulate(
     load: Load | None = None,
     *,
     drive: Callable[[Feed], None] | None = None,
+    log: OpLog | None = None,
+    write: Callable[[StorageTracker], None] | None = None,
 ) -> Trace:
     """Run a warm-up step and `spec.steps` further ones on fake tensors.
 
@@ -43,6 +46,8 @@ def simulate(
         device: the GPU whose choices are made, None for this CPU.
         load: what building the subject allocated, to go on from; None begins with what is left.
         drive: runs other steps instead, each with a batch of its own.
+        log: is filled with what the steps' ops touch.
+        write: writes the steps' part of the trace instead of running them, categories included.
     """
     trace = Trace(cuda=device is not None, source="simulated")
     assert spec.optimizer is not None
@@ -82,7 +87,12 @@ def simulate(
         shadows.unknown = 0  # what was guessed while the method was built shapes nothing
         if drive is not None:
             drive(Feed(tracker, step, probe, partial(_inputs, mode=mode, shadows=shadows)))
+        elif write is not None:
+            write(tracker)
+            tracker.step = spec.steps or 1
         else:
+            if log is not None:
+                tracker.keep_log(log)
             assert spec.steps is not None
             step.before()
             for number in range(spec.steps + 1):

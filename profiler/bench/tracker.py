@@ -22,10 +22,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiler.bench import accumulation, flop_formulas, layouts, packed_products
-from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.bench.modules import ModulePaths
 from profiler.bench.op_work import Kind, OpWork, kind
+from profiler.bench.repetition.log import OpLog
 from profiler.bench.sources import Sources
+from profiler.subject.fake_dispatch import FakeDispatch
 from profiler.subject.shadows import Shadows, asks
 from profiler.trace import Block, Mark, Op, Trace
 
@@ -139,6 +140,7 @@ class StorageTracker(TorchDispatchMode):
         self._dispatch: Callable[..., Any] = dispatch or _as_it_is
         self._work = OpWork(rules.cache_bytes, self._is_on_host)
         self._views = 0
+        self._silent = -1
         self._sources = Sources()
         self._sequence: dict[int, _Place] = {}
         self._node_key = 0
@@ -192,6 +194,12 @@ class StorageTracker(TorchDispatchMode):
                 block.category = category
                 if module is not None:
                     block.module = module
+
+    def keep_log(self, log: OpLog) -> None:
+        """The steps begin: note beside the trace what their ops touch."""
+        log.blocks, log.events = len(self.trace.blocks), len(self.trace.events)
+        log.categories = [block.category for block in self.trace.blocks]
+        self._work.keep_log(log, self._number)
 
     def close(self) -> None:
         """The run is over: what is freed from now on is the bench's doing."""
@@ -416,6 +424,16 @@ class StorageTracker(TorchDispatchMode):
             return False
         ref = self._live.get(key)
         return ref is None or ref.block < 0  # a literal is never seen allocated
+
+    def _number(self, key: int) -> int | None:
+        """A live storage's block, or a negative number of its own; None if it is not known."""
+        ref = self._live.get(key)
+        if ref is None:
+            return None
+        if ref.block == -1:
+            self._silent -= 1
+            ref.block = self._silent
+        return ref.block
 
     def _forget_later(self, storage: torch.UntypedStorage, key: int, block: int) -> None:
         ref = _StorageRef(storage, self._freed)

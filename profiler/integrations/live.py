@@ -17,7 +17,6 @@ from profiler.analysis.alloc_conf import AllocConf
 from profiler.bench import cpu, products, sparse
 from profiler.bench.categories import decide
 from profiler.bench.cuda import semantics as cuda
-from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.bench.modules import ModulePaths
 from profiler.bench.simulated import values_are_known
 from profiler.bench.tracker import Rules
@@ -34,6 +33,7 @@ from profiler.spec import RunSpec
 from profiler.subject import fakes as subject_fakes
 from profiler.subject import optimizers
 from profiler.subject.fake_build import FakeBuild
+from profiler.subject.fake_dispatch import FakeDispatch
 from profiler.trace import Trace
 
 _NO_LOAD = (

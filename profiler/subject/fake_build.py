@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map_only
 
 from profiler.subject import fakes
 from profiler.subject.attributes import attributes
+from profiler.subject.fake_dispatch import FakeDispatch
 from profiler.subject.places import Moves, Places
 from profiler.subject.shadows import LIMIT, Shadows, asks
 
@@ -60,6 +61,7 @@ class FakeBuild(TorchDispatchMode):
         self.mode = _Mode(allow_non_fake_inputs=True)
         self.shadows = Shadows()
         self.cuda = cuda
+        self._dispatch = FakeDispatch(self.mode)
         self._places = Places()
         self._moves = Moves(self._places)
 
@@ -142,7 +144,7 @@ class FakeBuild(TorchDispatchMode):
         if func is aten.detach.default and type(args[0]) is FakeTensor:
             with in_kernel_invocation_manager(self.mode):
                 alias = func(args[0])
-            return FakeTensor(self.mode, alias, args[0].fake_device)
+            return self._dispatch.fake(alias, args[0].fake_device)
         kwargs = kwargs or {}
         if not (len(args) == 1 and isinstance(args[0], FakeTensor)):
             args, kwargs = tree_map_only(torch.Tensor, self.fake, (args, kwargs))
@@ -150,7 +152,7 @@ class FakeBuild(TorchDispatchMode):
             answer = self.shadows.answer(func, args, kwargs)
             if answer is not None:
                 return answer[0]
-        out = func(*args, **kwargs)
+        out = self._dispatch(func, args, kwargs)
         if func is aten._linalg_svd.default and self.cuda:
             # cuSOLVER's V is row-major, LAPACK's column-major
             # (torch/_meta_registrations.py, `linalg_svd_meta`).

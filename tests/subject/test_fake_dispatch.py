@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tiny import fitted, write
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from profiler.bench import fake_dispatch
-from profiler.bench.fake_dispatch import FakeDispatch
 from profiler.bench.simulated import simulate
 from profiler.hardware import devices
 from profiler.resolve import resolve
 from profiler.spec import RunSpec
+from profiler.subject import fake_dispatch
+from profiler.subject.fake_dispatch import FakeDispatch
 from profiler.subject.subject import build
 from profiler.trace import Trace
 

@@ -67,6 +67,13 @@ _Result = _New | _View | _Same | None
 _Known = tuple[Callable[[Any], Any] | None, tuple[_Result, ...]] | None
 
 
+#: What is known of ops, for all models of a process: it depends on nothing but shapes.
+_KNOWN: dict[Any, _Known] = {}
+
+#: Ops that are kept; a step of a model has some hundreds. All are forgotten when there are more.
+_MOST = 50_000
+
+
 class FakeDispatch:
     """Runs ops under a `FakeTensorMode` that is active.
 
@@ -77,7 +84,11 @@ class FakeDispatch:
     def __init__(self, mode: FakeTensorMode) -> None:
         self._mode = mode
         self._plain: dict[Any, bool] = {}
-        self._known: dict[Any, _Known] = {}
+        self._known = _KNOWN
+        if len(_KNOWN) > _MOST:
+            _KNOWN.clear()
+        # `copy.deepcopy` looks at addresses.
+        self._lets_look = getattr(mode, "_allow_unsafe_data_ptr_access", False)
         self._symbolic = mode.shape_env is not None
         self._attributes: dict[torch.device, dict[str, Any]] = {}
 
@@ -111,7 +122,7 @@ class FakeDispatch:
                 result.shape, result.stride, dtype=result.dtype, device="meta"
             )
             del guard
-            return self._fake(elem, result.device)
+            return self.fake(elem, result.device)
         if type(result) is _View:
             storage = args[result.argument].untyped_storage()
             guard = torch._C._DisableTorchDispatch()
@@ -119,10 +130,10 @@ class FakeDispatch:
                 storage, result.offset, result.shape, result.stride
             )
             del guard
-            return self._fake(elem, result.device)
+            return self.fake(elem, result.device)
         return args[result.argument] if type(result) is _Same else None
 
-    def _fake(self, elem: torch.Tensor, device: torch.device) -> FakeTensor:
+    def fake(self, elem: torch.Tensor, device: torch.device) -> FakeTensor:
         """`FakeTensor(mode, elem, device)`; its constructor does the same things each time."""
         attributes = self._attributes.get(device)
         if attributes is None:
@@ -136,7 +147,10 @@ class FakeDispatch:
             dispatch_device=True,
             device_for_backend_keys=device,
         )
-        torch._C._set_throw_on_mutable_data_ptr(made)
+        if self._lets_look:
+            torch._C._set_warn_deprecated_on_mutable_data_ptr(made)
+        else:
+            torch._C._set_throw_on_mutable_data_ptr(made)
         made.__dict__.update(attributes)
         return made
 

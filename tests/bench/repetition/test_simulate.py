@@ -1,0 +1,162 @@
+"""A trace that is written by repetition is the trace that the whole model gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agreement import resolved
+from tiny import CONFIGS, fitted
+
+from profiler.analysis import again
+from profiler.bench.load import Load
+from profiler.bench.repetition.errors import NotPeriodicError
+from profiler.bench.repetition.simulate import simulate_by_repetition
+from profiler.bench.simulated import simulate
+from profiler.execute import run
+from profiler.resolve import Cell
+from profiler.spec import RunSpec
+from profiler.subject import methods
+from profiler.subject.subject import build
+from profiler.trace import Trace
+
+LAYERS = {"gpt2": "n_layer", "bloom": "n_layer"}
+
+#: Methods whose layers or steps follow no pattern that is looked for; all others' must.
+MAY_BE_REFUSED = frozenset(["adalora", "cpt", "delta-lora", "lily", "loha", "osf", "tinylora"])
+
+#: Methods that every run takes: trained parts in layers, outside of them, and all of the model.
+USUAL = ("lora", "ia3", "full", "prefix-tuning")
+
+
+def model(folder: Path, family: str, depth: int, **changes: Any) -> str:
+    path = folder / f"{family}-{depth}.json"
+    path.write_text(
+        json.dumps({**CONFIGS[family], LAYERS.get(family, "num_hidden_layers"): depth, **changes})
+    )
+    return str(path)
+
+
+def spec(model: str, **fields: Any) -> RunSpec:
+    return RunSpec(**{"model": model, "seq_len": 24, "device": "l40s", **fields})
+
+
+def repeated(cell: Cell) -> Trace:
+    """By repetition, however few the layers are."""
+    device = again.simulated_device(cell.record_spec)
+    load = None if device is None else Load.of(cell.spec, device)
+    return simulate_by_repetition(cell, build(cell, load=load), device, load, share=99.0)
+
+
+def whole(cell: Cell) -> Trace:
+    device = again.simulated_device(cell.record_spec)
+    load = None if device is None else Load.of(cell.spec, device)
+    return simulate(build(cell, load=load), cell.spec, device, load)
+
+
+def assert_same(cell: Cell) -> None:
+    one, other = repeated(cell), whole(cell)
+    for field in dataclasses.fields(Trace):
+        assert getattr(one, field.name) == getattr(other, field.name), field.name
+
+
+@pytest.mark.parametrize(
+    ("method", "depth"),
+    [
+        pytest.param(
+            method,
+            depth,
+            marks=() if method in USUAL and depth == 6 else (pytest.mark.whole_grid,),
+        )
+        for method in methods.names()
+        for depth in (6, 9, 13)
+    ],
+)
+def test_every_method_is_the_same_or_is_refused(tmp_path: Path, method: str, depth: int) -> None:
+    cell = resolved(spec(model(tmp_path, "llama", depth), method=fitted(method)))
+    try:
+        assert_same(cell)
+    except NotPeriodicError:
+        assert method in MAY_BE_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("opt", {"method": "bitfit", "stack": "script", "optimizer": "adamw"}),
+        ("llama", {"method": "qlora", "stack": "trl", "checkpointing": "non-reentrant"}),
+        pytest.param("bloom", {"optimizer": "adafactor"}, marks=pytest.mark.whole_grid),
+        pytest.param("gpt2", {"method": "full", "steps": 2}, marks=pytest.mark.whole_grid),
+        pytest.param(
+            "llama",
+            {"grad_accumulation": 2, "checkpointing": "reentrant", "use_cache": True},
+            marks=pytest.mark.whole_grid,
+        ),
+        pytest.param(
+            "llama", {"device": "sim:cpu", "optimizer": "adamw"}, marks=pytest.mark.whole_grid
+        ),
+        pytest.param(
+            "llama",
+            {"attention": "eager", "padded": True, "optimizer": "adamw-8bit"},
+            marks=pytest.mark.whole_grid,
+        ),
+    ],
+)
+def test_families_and_training_configurations(
+    tmp_path: Path, family: str, fields: dict[str, Any]
+) -> None:
+    assert_same(resolved(spec(model(tmp_path, family, 7), **fields)))
+
+
+def test_long_lists_are_cut_as_the_whole_models_are(tmp_path: Path) -> None:
+    """A multi-tensor kernel takes so many tensors: launches are no proportion of the depth."""
+    assert_same(resolved(spec(model(tmp_path, "llama", 24), optimizer="adamw", method="full")))
+
+
+def test_layers_trained_at_one_end_are_found(tmp_path: Path) -> None:
+    assert_same(resolved(spec(model(tmp_path, "llama", 13), method="last-k:k=2")))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        # What no shallow model shows: one of the layers has none, or another rank.
+        ("lora:target_modules=q_proj+v_proj,layers_to_transform=[0,1,2,3,4,5,6,7,9,10,11,12]", {}),
+        ('lora:rank_pattern={"layers.8.self_attn.q_proj":4}', {}),
+        ("last-k:k=9", {}),
+    ],
+)
+def test_a_layer_that_is_not_as_the_others_is_seen(
+    tmp_path: Path, method: str, changes: dict[str, Any]
+) -> None:
+    cell = resolved(spec(model(tmp_path, "llama", 13, **changes), method=method))
+    with pytest.raises(NotPeriodicError):
+        repeated(cell)
+
+
+def test_the_record_is_the_same_and_says_how_it_was_made(tmp_path: Path) -> None:
+    cell = spec(model(tmp_path, "llama", 18))
+    one, other = run(cell), run(cell, full_trace=True)
+    assert one.traced == "by repetition of layers"
+    assert other.traced == "whole: asked for"
+    one.traced = other.traced = None
+    assert one.to_json() == other.to_json()
+
+
+def test_a_shallow_model_is_traced_whole_and_the_record_says_why(tmp_path: Path) -> None:
+    assert run(spec(model(tmp_path, "llama", 4))).traced == (
+        "whole: 4 layers are too few to gain from it"
+    )
+
+
+def test_what_does_not_qualify_is_traced_whole_and_the_record_says_why(tmp_path: Path) -> None:
+    made = spec(model(tmp_path, "llama", 18), method="adalora")
+    record, full = run(made), run(made, full_trace=True)
+    assert record.status == "ok"
+    assert record.traced is not None
+    assert record.traced.startswith("whole: ")
+    record.traced = full.traced = None
+    assert record.to_json() == full.to_json()
