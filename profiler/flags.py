@@ -36,6 +36,9 @@ class Request:
     ignore_memory: bool
     timeout: float
     workers: int
+    executor: str
+    address: str | None
+    slurm_args: list[str]
     quick: bool
     quiet: bool
     python: Path | None
@@ -151,6 +154,20 @@ def _add_sweep_flags(group: Any) -> None:
         "--workers", type=_whole, default=cores(), metavar="N",
         help="processes that run simulated cells; 1: this one (default: the usable cores, here "
         "%(default)s). Measured cells run after them, one at a time",
+    )  # fmt: skip
+    group.add_argument(
+        "--executor", default="local", metavar="{local,ray,slurm}",
+        help="where cells run: processes of this machine, the machines of a Ray cluster, or jobs "
+        "of a SLURM cluster. A cell measured on a GPU has one for itself (default: local)",
+    )  # fmt: skip
+    group.add_argument(
+        "--address", metavar="HOST:PORT",
+        help="the Ray cluster's (default: RAY_ADDRESS; without that Ray starts on this machine)",
+    )  # fmt: skip
+    group.add_argument(
+        "--slurm-args", action="append", default=[], metavar="KEY=VALUE",
+        help="submitit's parameters, such as slurm_partition=gpu or timeout_min=60; may be "
+        "repeated. cluster=local tries it without SLURM",
     )  # fmt: skip
     group.add_argument(
         "--timeout", type=_number, default=3600.0, metavar="SECONDS",

@@ -87,13 +87,15 @@ class Cell:
     calibration: DeviceProfile | None = None
 
 
-def check(spec: RunSpec) -> None:
-    """Cheap checks of a spec's names, without torch. Raises `UsageError`."""
+def check(spec: RunSpec, *, here: bool = True) -> None:
+    """Cheap checks of a spec's names, without torch; `here`: whether this machine will run it.
+    Raises `UsageError`."""
     models.check(spec.model)
     choose_method(spec.method)
     if spec.optimizer is not None:
         optimizers.check(spec.optimizer)
-    check_device(spec.device)
+    if here or spec.device != "cuda":
+        check_device(spec.device)
     if spec.vram is not None:
         _check_vram(spec.device, spec.vram)
     if spec.loss == "chunked" and not STACKS[spec.stack].measures_tokens:
@@ -156,14 +158,17 @@ def _calibration(device: str, path: str, lengths: str | None) -> DeviceProfile:
     return profile
 
 
-def resolve(spec: RunSpec) -> Cell:
+def resolve(spec: RunSpec, *, here: bool = True) -> Cell:
     """Fill in every open field of a spec.
+
+    Args:
+        here: Whether this machine will run it, and so must have its device.
 
     Raises:
         UsageError: a name, an option, an override or a target that does not exist.
         NotBuiltError: a combination that nothing runs yet.
     """
-    check(spec)
+    check(spec, here=here)
     stack = STACKS[spec.stack]
     source = models.load(spec.model, spec.model_override)
     choice = choose_method(spec.method)
@@ -320,16 +325,22 @@ def _trainer_sets_use_cache() -> bool:
     return any(item.name == "use_cache" for item in dataclasses.fields(TrainingArguments))
 
 
-def _check_length(spec: RunSpec, model: Any, choice: MethodChoice) -> None:
-    """Learned positions are a table of so many rows; past them the real step is an error."""
+@functools.lru_cache(maxsize=4)
+def _positions(model: Any) -> Any:
+    """Rows of the table of learned positions, None if there is none or nobody knows."""
     import torch
 
     words = model.get_input_embeddings()
     if not any(
         isinstance(module, torch.nn.Embedding) and module is not words for module in model.modules()
     ):
-        return
-    limit = getattr(model.config, "max_position_embeddings", None)
+        return None
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def _check_length(spec: RunSpec, model: Any, choice: MethodChoice) -> None:
+    """Learned positions are a table of so many rows; past them the real step is an error."""
+    limit = _positions(model)
     virtual = choice.options.get("num_virtual_tokens", 0)
     if isinstance(limit, int) and isinstance(virtual, int) and spec.seq_len + virtual > limit:
         beside = f" and {virtual} virtual tokens" if virtual else ""

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import multiprocessing
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from profiler import grid
-from profiler.environment import environment
-from profiler.errors import ProfilerError, StoreError, UsageError
-from profiler.executors import LocalExecutor, executor
+from profiler import dispatch, grid
+from profiler.dispatch import Desk
+from profiler.environment import decisive, environment
+from profiler.errors import StoreError, UsageError
+from profiler.executors import Pool, executor
+from profiler.executors.elsewhere import Elsewhere
 from profiler.hardware import devices
-from profiler.record import Record, Source, Status
+from profiler.record import Record, Source
 from profiler.spec import RunSpec
 from profiler.store import Store
 
@@ -76,8 +76,11 @@ def run_cell(
     )
 
 
-def plan(specs: Sequence[RunSpec]) -> list[Task]:
+def plan(specs: Sequence[RunSpec], *, here: bool = True) -> list[Task]:
     """The tasks of `specs`; specs that resolve to the same cell are one task.
+
+    Args:
+        here: Whether they will run on this machine.
 
     Raises:
         UsageError: a spec cannot be resolved.
@@ -87,7 +90,7 @@ def plan(specs: Sequence[RunSpec]) -> list[Task]:
     tasks: dict[str, Task] = {}
     for spec in specs:
         try:
-            cell = resolve(spec)
+            cell = resolve(spec, here=here)
         except UsageError as error:
             if len(specs) == 1:
                 raise
@@ -104,6 +107,7 @@ def run_tasks(
     store: Store,
     *,
     workers: int = 1,
+    elsewhere: Elsewhere | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
     keep_traces: bool = False,
@@ -116,10 +120,15 @@ def run_tasks(
     Measured tasks run one at a time, once nothing else runs any more: they would disturb each
     other's time and memory. What was refused for want of memory is always tried again.
 
+    A task is claimed while it runs: another run of tasks on the same store, here or on another
+    machine, does something else meanwhile and then takes the record as its own.
+
     Closing the iterator (or Ctrl-C in it) ends all workers at once; what was yielded is stored.
 
     Args:
         workers: Processes that run simulated cells; 1 runs them in this one.
+        elsewhere: Where cells run, if not on this machine. A record of any machine with this one's
+            libraries is then a cell's record.
         overwrite: Run also what is stored.
         retry_failed: Run what is stored without a result.
         keep_traces: Run also what is stored without the trace of its run; `job` writes the traces.
@@ -127,47 +136,90 @@ def run_tasks(
         started: Called with each task as it is given out.
         job: Runs one cell; a function at a module's top level.
     """
+    look: Callable[[Task], tuple[Record | None, str]] = partial(stored, store=store)
+    if elsewhere is not None:
+        look = partial(_stored_by_any, store=store, by_id=store.fingerprints())
+    found: dict[int, Record] = {}
+
+    def again(record: Record) -> bool:
+        return record.status == "refused" or (retry_failed and not record.answered)
+
+    def done(task: Task) -> Record | None:
+        record = None if overwrite else look(task)[0]
+        if record is None or record == found.get(id(task)) or again(record):
+            return None
+        return None if keep_traces and not _has_trace(record, store) else record
+
     pending = []
     traceless = 0
     for task in tasks:
-        record, problem = (None, "") if overwrite else stored(task, store)
-        again = record is not None and (
-            record.status == "refused" or (retry_failed and not record.answered)
-        )
-        if keep_traces and record is not None and not again and not _has_trace(record, store):
-            traceless += 1
-            again = True
-        if record is None or again:
-            if problem:
-                warn(f"{problem}; the cell runs again")
-            pending.append(task)
-        else:
-            yield Outcome(task, record, reused=True)
+        record, problem = (None, "") if overwrite else look(task)
+        if problem:
+            warn(f"{problem}; the cell runs again")
+        if record is not None:
+            lacks_trace = keep_traces and not again(record) and not _has_trace(record, store)
+            if not lacks_trace and not again(record):
+                yield Outcome(task, record, reused=True)
+                continue
+            traceless += lacks_trace
+            found[id(task)] = record
+        pending.append(task)
     if traceless:
         cells = "1 cell is" if traceless == 1 else f"{traceless} cells are"
         warn(f"{cells} stored without a trace and will be run again to keep it")
-    simulated = [task for task in pending if task.source == "simulated"]
-    measured = [task for task in pending if task.source == "measured"]
-    results = itertools.chain(
-        _results(simulated, min(workers, len(simulated)), job, started),
-        _results(measured, 1, job, started),
-    )
-    for task, result in results:
-        if isinstance(result, UsageError):
-            yield Outcome(task, None, usage_error=str(result))
-            continue
-        kept = True
-        try:
-            store.put(result)
-            if not keep_traces or result.memory.peak_allocated is None:
-                store.drop_trace(result)
-        except StoreError as error:
-            warn(str(error))
-            kept = False
-        if kept and keep_traces and not _has_trace(result, store):
-            warn(f"{store.trace_path(result)} could not be written")
-            kept = False
-        yield Outcome(task, result, kept=kept)
+    desk = Desk(store, done, warn)
+    pools = _pools(pending, workers, elsewhere)
+    with closing(desk), closing(_results(pools, desk, job, started)) as results:
+        for task, result, reused in results:
+            if isinstance(result, UsageError):
+                outcome = Outcome(task, None, usage_error=str(result))
+            elif reused:
+                outcome = Outcome(task, result, reused=True)
+            else:
+                kept = _keep(result, store, keep_traces, warn)
+                outcome = Outcome(task, result, kept=kept)
+            desk.hand_back(task)
+            yield outcome
+
+
+def _pools(
+    tasks: Sequence[Task], workers: int, elsewhere: Elsewhere | None
+) -> Iterator[tuple[list[Task], Callable[[], Pool]]]:
+    """The tasks that run beside each other, with what makes their executor."""
+    simulated = [task for task in tasks if task.source == "simulated"]
+    if elsewhere is not None:
+        yield simulated, partial(elsewhere.pool, "")
+        for device in devices.MEASURED:
+            on_it = [task for task in tasks if task.spec.device == device]
+            yield on_it, partial(elsewhere.pool, device)
+        return
+    yield simulated, partial(executor, min(workers, len(simulated)))
+    yield [task for task in tasks if task.source == "measured"], partial(executor, 1)
+
+
+def _results(
+    pools: Iterable[tuple[list[Task], Callable[[], Pool]]],
+    desk: Desk,
+    job: Job,
+    started: Callable[[Task], None],
+) -> Generator[dispatch.Result, None, None]:
+    for tasks, pool in pools:
+        yield from dispatch.results(tasks, pool, desk, job, started)
+
+
+def _keep(record: Record, store: Store, keep_traces: bool, warn: Callable[[str], None]) -> bool:
+    """Store a record; whether all of it is stored."""
+    try:
+        store.put(record)
+        if not keep_traces or record.memory.peak_allocated is None:
+            store.drop_trace(record)
+    except StoreError as error:
+        warn(str(error))
+        return False
+    if keep_traces and not _has_trace(record, store):
+        warn(f"{store.trace_path(record)} could not be written")
+        return False
+    return True
 
 
 def _has_trace(record: Record, store: Store) -> bool:
@@ -177,12 +229,16 @@ def _has_trace(record: Record, store: Store) -> bool:
     return store.trace_path(record).is_file()
 
 
-def stored(task: Task, store: Store) -> tuple[Record | None, str]:
-    """The task's record if it is in the store, and why it cannot be read if that is so."""
+def stored(task: Task, store: Store, fingerprint: str | None = None) -> tuple[Record | None, str]:
+    """The task's record if it is in the store, and why it cannot be read if that is so.
+
+    Args:
+        fingerprint: Of the environment that made it, by default this one.
+    """
     if not task.id:
         return None, ""
     try:
-        record = store.get(task.id, environment(task.spec.device)["fingerprint"])
+        record = store.get(task.id, fingerprint or environment(task.spec.device)["fingerprint"])
     except StoreError as error:
         return None, str(error)
     if record is not None and task.record_spec:
@@ -191,95 +247,18 @@ def stored(task: Task, store: Store) -> tuple[Record | None, str]:
     return record, ""
 
 
-def _results(
-    tasks: Sequence[Task], workers: int, job: Job, started: Callable[[Task], None]
-) -> Iterator[tuple[Task, Record | UsageError]]:
-    """Each task with its result, in the order in which they end.
-
-    A dead worker breaks its whole pool, and nothing tells which task killed it. So no more tasks
-    are given out than there are workers, and those that were running then run again, each alone.
-    """
-    waiting = deque(tasks)
-    while waiting:
-        suspects: list[Task] = []
-        yield from _until_broken(waiting, suspects, workers, job, started)
-        for task in suspects:
-            started(task)
-            yield task, _alone(task, job)
-
-
-def _until_broken(
-    waiting: deque[Task],
-    suspects: list[Task],
-    workers: int,
-    job: Job,
-    started: Callable[[Task], None],
-) -> Iterator[tuple[Task, Record | UsageError]]:
-    """Run what is `waiting`; if a worker dies, stop and leave what was running in `suspects`."""
-    running: dict[Future[Record], Task] = {}
-    pool = executor(workers)
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers and not suspects:
-                task = waiting.popleft()
-                started(task)
-                try:
-                    running[pool.submit(_guarded, job, task.spec)] = task
-                except BrokenExecutor:
-                    suspects.append(task)
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task = running.pop(future)
-                if isinstance(future.exception(), BrokenExecutor):
-                    suspects.append(task)
-                else:
-                    yield task, _result(task, future)
-    finally:
-        pool.stop()
-
-
-def _alone(task: Task, job: Job) -> Record | UsageError:
-    """The result of a task in a process of its own, which it may take down with it."""
-    pool = LocalExecutor(1)
-    try:
-        future = pool.submit(_guarded, job, task.spec)
-        wait([future])
-    finally:
-        ending = pool.stop()
-    if isinstance(future.exception(), BrokenExecutor):
-        reason = f"the process that ran the cell died: {ending or 'no reason is known'}"
-        return _without_result(task, "crashed", reason)
-    return _result(task, future)
-
-
-def _result(task: Task, future: Future[Record]) -> Record | UsageError:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, UsageError):
-        return error
-    return _without_result(task, "failed", str(error) or type(error).__name__)
-
-
-def _guarded(job: Job, spec: RunSpec) -> Record:
-    """What a worker runs. Errors become plain ones: not every exception survives the way back."""
-    try:
-        return job(spec)
-    except ProfilerError:
-        raise
-    except Exception as error:
-        raise ProfilerError(f"{type(error).__name__}: {error}") from None
-
-
-def _without_result(task: Task, status: Status, error: str) -> Record:
-    """The record of a cell that gave none itself."""
-    digest = hashlib.sha256(task.spec.to_json().encode()).hexdigest()[:12]
-    return Record(
-        id=task.id or f"unresolved-{digest}",
-        status=status,
-        error=" ".join(error.split()),
-        source=task.source,
-        spec=task.record_spec or task.spec.to_dict(),
-        environment=environment(task.spec.device),
-    )
+def _stored_by_any(
+    task: Task, store: Store, by_id: Mapping[str, Sequence[str]]
+) -> tuple[Record | None, str]:
+    """As `stored`, of any machine with the libraries that this one has."""
+    record, problem = stored(task, store)
+    if record is not None or task.spec.device not in (*devices.MEASURED, "sim:cpu"):
+        return record, problem
+    here = environment()
+    for fingerprint in by_id.get(task.id, ()):
+        record, _ = stored(task, store, fingerprint)
+        if record is not None and all(
+            record.environment.get(name) == here[name] for name in decisive("")
+        ):
+            return record, ""
+    return None, problem

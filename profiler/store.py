@@ -12,17 +12,31 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
 
 from profiler import trace_file
 from profiler.errors import StoreError
 from profiler.files import replace_file, unpack
+from profiler.locks import Claim, claim, remove_abandoned
 from profiler.record import Record
 from profiler.trace import Trace
 
 #: What a packed record's name has more.
 PACKED = ".gz"
+
+#: What takes a run apart, by the record's part that holds it; all of it may be missing.
+DETAILS = {
+    "memory": ("modules", "timeline", "holders"),
+    "time": ("modules", "kernels"),
+    "flops": ("modules",),
+}
+
+#: Bytes that must be free to begin: a large model's record.
+_ROOM = 1 << 18
 
 #: What an id or a fingerprint may look like: it becomes a file's name and never leaves the folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,119}")
@@ -39,6 +53,7 @@ class Store:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.records = self.folder / "records"
+        self._prepared = False
 
     def path(self, id: str, fingerprint: str) -> Path:
         """The file that holds (or would hold) a cell's record."""
@@ -63,11 +78,21 @@ class Store:
             path.unlink(missing_ok=True)
 
     def prepare(self) -> None:
-        """Make the folder and see that it can be written, before hours of work rely on it."""
+        """Make the folder, clear away what killed processes left half written in it, and see that
+        a record can be written, before hours of work rely on it."""
         with _said(f"cannot write in {self.records}"):
             self.records.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.records):
-                pass
+            for folder in (self.folder, self.records):
+                remove_abandoned(folder)
+            with tempfile.TemporaryFile(dir=self.records) as file:
+                file.write(bytes(_ROOM))
+        self._prepared = True
+
+    def claim(self, id: str, *, wait: bool = False) -> Claim | None:
+        """Say that this process runs a cell; None if another one on this folder says so, which
+        `wait` waits for."""
+        path = self.path(id, "x")
+        return claim(path.with_name(f".{id}.claim"), wait=wait)
 
     def get(self, id: str, fingerprint: str) -> Record | None:
         """The record of a cell, or None if there is none."""
@@ -77,28 +102,49 @@ class Store:
             raise StoreError(f"{path}: holds the record of another cell, {record.id!r}")
         return record
 
+    def fingerprints(self) -> dict[str, list[str]]:
+        """The fingerprints of every cell's records, by the cell's id; from the files' names."""
+        found: dict[str, list[str]] = {}
+        with suppress(OSError):
+            for name in sorted(os.listdir(self.records)):
+                name = name.removesuffix(PACKED)
+                if name.endswith(".json"):
+                    id, _, fingerprint = name.removesuffix(".json").rpartition(".")
+                    found.setdefault(id, []).append(fingerprint)
+        return found
+
     def put(self, record: Record) -> Path:
         """Write a record in place of the cell's earlier one."""
         path = self.path(record.id, _fingerprint(record))
         # A path typed with bytes that are no UTF-8 becomes a JSON escape.
         data = record.to_json().encode("utf-8", "backslashreplace")
+        if self._prepared and not self.records.is_dir():
+            # Made anew it might be on another disk than the one that was there.
+            raise StoreError(f"cannot write {path}: the folder is gone since the start")
         with _said(f"cannot write {path}"):
             replace_file(path, data)
             path.with_name(path.name + PACKED).unlink(missing_ok=True)
         return path
 
-    def all(self, problems: list[str] | None = None) -> list[Record]:
+    def count(self) -> int:
+        """How many records there are, by their files' names."""
+        return sum(map(len, self.fingerprints().values()))
+
+    def all(self, problems: list[str] | None = None, *, whole: bool = True) -> list[Record]:
         """Every record, in the order of the files' names.
 
         Args:
             problems: Takes one line for each file that cannot be read; the others are returned.
                 Without it the first such file is an error.
+            whole: With what takes a run apart (`DETAILS`): nine tenths of a record.
         """
         with _said(f"no records in {self.folder}"):
-            return read_folder(self.records, problems)
+            return read_folder(self.records, problems, whole=whole)
 
 
-def read_folder(folder: Path, problems: list[str] | None = None) -> list[Record]:
+def read_folder(
+    folder: Path, problems: list[str] | None = None, *, whole: bool = True
+) -> list[Record]:
     """Every record that lies in a folder; as `Store.all`.
 
     Raises:
@@ -113,7 +159,7 @@ def read_folder(folder: Path, problems: list[str] | None = None) -> list[Record]
         if not is_record or (name != plain and plain in names):
             continue
         try:
-            record = _read(folder / name)
+            record = _read(folder / name, whole=whole)
         except StoreError as error:
             if problems is None:
                 raise
@@ -128,16 +174,35 @@ def _fingerprint(record: Record) -> str:
     return str(record.environment.get("fingerprint", ""))
 
 
-def _read(path: Path) -> Record | None:
+def _read(path: Path, *, whole: bool = True) -> Record | None:
     with _said(f"cannot read {path}"):
         try:
             text = path.read_bytes()
         except FileNotFoundError:
             return None
     try:
-        return Record.from_json(unpack(text) if path.name.endswith(PACKED) else text)
+        text = unpack(text) if path.name.endswith(PACKED) else text
+        return Record.from_json(text) if whole else _outline(text)
     except (StoreError, ValueError) as error:
         raise StoreError(f"{path}: {error}") from None
+
+
+def _outline(text: bytes) -> Record:
+    """A record without its details."""
+    try:
+        data = from_json(text)  # twice as fast as `json`, which alone knows what is no text
+    except ValueError:
+        return _outlined(Record.from_json(text).to_dict())
+    return _outlined(data)
+
+
+def _outlined(data: Any) -> Record:
+    for part, names in DETAILS.items():
+        found = data.get(part) if isinstance(data, dict) else None
+        if isinstance(found, dict):
+            for name in names:
+                found.pop(name, None)
+    return Record.from_dict(data)
 
 
 @contextmanager

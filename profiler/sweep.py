@@ -19,6 +19,7 @@ from profiler.errors import UsageError
 from profiler.spec import RunSpec
 
 if TYPE_CHECKING:
+    from profiler.executors.elsewhere import Elsewhere
     from profiler.record import Record
     from profiler.runner import Outcome, Task
     from profiler.store import Store
@@ -42,11 +43,13 @@ def _sweep(arguments: Sequence[str]) -> int:
     title, specs, baseline = _cells(request)
     output = request.output or Path("reports", _name(request))
 
+    from profiler.executors.elsewhere import asked_for
     from profiler.noise import hush
     from profiler.resolve import check
 
+    elsewhere = asked_for(request.executor, request.address, request.slurm_args, output)
     for spec in specs:
-        check(spec)
+        check(spec, here=elsewhere is None)
     hush()
 
     from profiler import runner
@@ -55,15 +58,15 @@ def _sweep(arguments: Sequence[str]) -> int:
     from profiler.store import Store
 
     simulated = [spec for spec in specs if spec.device not in devices.MEASURED]
-    if min(request.workers, len(simulated)) > 1 and not request.dry_run:
+    if min(request.workers, len(simulated)) > 1 and not request.dry_run and elsewhere is None:
         start_server(warm=True)
-    tasks = runner.plan(specs)
+    tasks = runner.plan(specs, here=elsewhere is None)
     store = Store(output)
     if request.dry_run:
         stdout.to_stdout(lambda: _list(tasks, store, request.format))
         return 0
     store.prepare()
-    outcomes = _run(tasks, store, request)
+    outcomes = _run(tasks, store, request, elsewhere)
     records = [one.record for one in outcomes if one.record is not None]
     if records:
         varying = grid.varying([task.spec for task in tasks])
@@ -111,7 +114,9 @@ def _name(request: flags.Request) -> str:
     return Path(request.study).stem
 
 
-def _run(tasks: Sequence[Task], store: Store, request: flags.Request) -> list[Outcome]:
+def _run(
+    tasks: Sequence[Task], store: Store, request: flags.Request, elsewhere: Elsewhere | None
+) -> list[Outcome]:
     """Run the tasks, showing progress; the outcomes in the tasks' order."""
     from contextlib import closing
     from functools import partial
@@ -125,6 +130,7 @@ def _run(tasks: Sequence[Task], store: Store, request: flags.Request) -> list[Ou
             tasks,
             store,
             workers=request.workers,
+            elsewhere=elsewhere,
             overwrite=request.overwrite,
             retry_failed=request.retry_failed,
             keep_traces=request.keep_traces,
@@ -161,13 +167,15 @@ def _show(records: Sequence[Record], varying: Sequence[str], format: str) -> Non
 
 
 def _list(tasks: Sequence[Task], store: Store, format: str) -> None:
-    """The cells of a dry run."""
-    from profiler.runner import stored
+    """The cells of a dry run. What is stored is known by its file's name: reading thousands of
+    records would take minutes."""
+    from profiler.environment import environment
 
-    rows = [
-        (grid.label(task.spec), task.id or "-", stored(task, store)[0] is not None)
-        for task in tasks
-    ]
+    by_id = store.fingerprints()
+    rows = []
+    for task in tasks:
+        here = environment(task.spec.device)["fingerprint"]
+        rows.append((grid.label(task.spec), task.id or "-", here in by_id.get(task.id, ())))
     if format == "json":
         keys = ("label", "id", "stored", "spec")
         full = [(*row, task.spec.to_dict()) for row, task in zip(rows, tasks, strict=True)]

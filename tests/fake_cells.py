@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Sequence
@@ -79,6 +80,15 @@ def run(made: RunSpec, **options: Any) -> Record:
     if word == "hang":
         Path(rest, str(os.getpid())).touch()
         threading.Event().wait()
+    if word == "note":
+        with Path(rest).open("a") as ran:
+            ran.write(f"{made.seed}\n")
+        return record(made, approximations=["x" * 100_000])
+    if word == "meet":  # says that it is there and goes on when it may
+        Path(rest, f"here {made.seed} {os.getppid()} {secrets.token_hex(4)}").touch()
+        while not Path(rest, "go").exists():
+            threading.Event().wait(0.02)
+        return record(made)
     if word == "oom":
         return record(made, status="oom", source=rest or "simulated", error="does not fit")
     if word == "where":
@@ -88,13 +98,13 @@ def run(made: RunSpec, **options: Any) -> Record:
     return record(made)
 
 
-def check(made: RunSpec) -> None:
+def check(made: RunSpec, *, here: bool = True) -> None:
     """In place of `profiler.resolve.check`."""
     if made.method == "unknown":
         raise UsageError("unknown method 'unknown'; did you mean lora?")
 
 
-def resolve(made: RunSpec) -> SimpleNamespace:
+def resolve(made: RunSpec, *, here: bool = True) -> SimpleNamespace:
     """In place of `profiler.resolve.resolve`."""
     if made.method == "unresolvable":
         raise UsageError("no such option")

@@ -276,7 +276,7 @@ def test_no_worker_outlives_the_sweep(tmp_path: Path, number: signal.Signals) ->
 def _resolution(monkeypatch: pytest.MonkeyPatch) -> None:
     module = fake_cells.modules()["profiler.resolve"]
 
-    def resolve(spec: RunSpec) -> object:
+    def resolve(spec: RunSpec, *, here: bool = True) -> object:
         same = "lora" if spec.method == "lora:r=16" else spec.method
         return fake_cells.resolve(spec.replace(method=same))
 

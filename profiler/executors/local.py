@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from concurrent.futures import ProcessPoolExecutor
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-from profiler.executors.orphans import die_with_parent
+from profiler.executors.orphans import PARENT, die_with_parent
 from profiler.noise import hush
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: How a worker ended whose fork server is gone (`multiprocessing.popen_forkserver`).
+UNKNOWN = "exit code 255"
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -27,6 +37,7 @@ def start_server(*, warm: bool = False) -> None:
         modules = ["profiler.executors.server"]
         modules += ["profiler.executors.warm"] if warm else []
         multiprocessing.set_forkserver_preload(modules)
+        os.environ[PARENT] = str(os.getpid())
         forkserver.ensure_running()
 
 
@@ -35,8 +46,17 @@ class LocalExecutor(ProcessPoolExecutor):
 
     def __init__(self, workers: int) -> None:
         start_server()
+        self.slots = workers
         self._made = _Made(multiprocessing.get_context(_METHOD))
         super().__init__(workers, mp_context=cast(BaseContext, self._made), initializer=_begin)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As any executor's; `BrokenProcessPool` also where a worker or the fork server dies just
+        while the pool starts another worker, of which it makes an `OSError` or an `EOFError`."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except (OSError, EOFError) as error:
+            raise BrokenProcessPool(f"no worker could be started: {error}") from None
 
     def stop(self) -> str:
         """End all workers at once. Returns how the first of them ended that did not end well, ""
@@ -70,8 +90,13 @@ class _Made:
 
 
 def _begin() -> None:
-    """First thing in a worker: the parent alone answers Ctrl-C."""
-    die_with_parent()
+    """First thing in a worker: the parent alone answers Ctrl-C.
+
+    The worker's parent is the fork server, whose parent is the sweep. Each looks whether it has
+    lost its own before it could be told of that.
+    """
+    server = sys.modules.get("profiler.executors.server")  # there if the server is one of ours
+    die_with_parent(None if server is None else server.PID)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     hush()
 

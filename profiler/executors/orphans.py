@@ -10,6 +10,9 @@ from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
+#: Environment variable with the process id of who started a fork server.
+PARENT = "PROFILER_FORKSERVER_PARENT"
+
 
 def die_with_parent(parent: int | None = None) -> None:
     """Have the kernel kill this process when its parent ends, where there is such a thing.

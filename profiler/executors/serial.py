@@ -13,6 +13,8 @@ T = TypeVar("T")
 class SerialExecutor(Executor):
     """`submit` returns when the task is done. Ctrl-C stops the task and goes on to the caller."""
 
+    slots = 1
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
         try:

@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
     folder: Path = options.folder
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give one with records/*.json")
-    from profiler.report import about, build, newest, saved_figures, scores
+    from profiler.report import about, build, newest, reading, saved_figures, scores
     from profiler.report.baseline import is_of
     from profiler.store import Store
 
@@ -91,7 +91,8 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
 
     unreadable: list[str] = []
     store = Store(folder)
-    records = store.all(unreadable) if (folder / "records").is_dir() else []
+    whole = store.count() <= reading.WHOLE
+    records = store.all(unreadable, whole=whole) if (folder / "records").is_dir() else []
     if not records:
         reason = f" ({unreadable[0]})" if unreadable else ""
         raise UsageError(f"no records in {folder / 'records'}{reason}; run a sweep into {folder}")
@@ -103,6 +104,8 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
     older: list[Record] = []
     if not options.all_versions:
         records, older = newest.split(records, store)
+    if not whole:
+        records = reading.with_details(records, store)
     path = build(
         records,
         options.output or folder,

@@ -29,8 +29,10 @@ def write(folder: Path, about: About) -> None:
         StoreError: it cannot be written.
     """
     path = folder / _NAME
+    # A path typed with bytes that are no UTF-8 is shown by their escapes.
+    texts = {name: _text(value) for name, value in about.model_dump().items()}
     try:
-        replace_file(path, about.model_dump_json(indent=1).encode() + b"\n")
+        replace_file(path, About(**texts).model_dump_json(indent=1).encode() + b"\n")
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -51,3 +53,7 @@ def read(folder: Path) -> About:
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise StoreError(f"{path}: {reason}; remove it, and the page has its defaults") from None
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -16,6 +16,8 @@ from profiler.report.cells import Cell
 EMBED_LIMIT = 2_000_000
 #: So many records are never below it: a record is some 15 kB, packed.
 EMBEDDED = 200
+#: More records than so many make tables above it, or none that a person reads.
+TABULATED = 2_000
 #: Above so many bytes a text is packed.
 PACK_LIMIT = 100_000
 
@@ -37,6 +39,8 @@ def all_of(cells: Sequence[Cell]) -> list[Download]:
     """The records as JSON and CSV, the tables as Markdown and LaTeX."""
     records = [cell.record for cell in cells]
     found = [_records(records)]
+    if len(records) > TABULATED:
+        return found
     for name, text, make in (
         ("records.csv", "One row a record (CSV)", _csv),
         ("tables.md", "The tables as Markdown", _markdown),

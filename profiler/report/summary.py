@@ -92,12 +92,13 @@ def _range(cells: Sequence[Cell]) -> str:
 
 def _fits(cells: Sequence[Cell]) -> str:
     judged = [cell for cell in cells if cell.fits is not None]
+    several = len(distinct(cell.model for cell in judged)) > 1
     parts = []
     for device, group in grouped(judged, lambda cell: cell.device).items():
         fits = group[0].record.fits
         assert fits is not None
         card = f"{device} ({gib_unit(fits.capacity)})"
-        misfits = [_qualified(cell, judged) for cell in group if not cell.fits]
+        misfits = [_qualified(cell, several) for cell in group if not cell.fits]
         if not misfits:
             parts.append(f"{card} holds {f'all {len(group)}' if len(group) > 1 else 'it'}")
         elif len(misfits) == len(group):
@@ -108,8 +109,8 @@ def _fits(cells: Sequence[Cell]) -> str:
     return f"What fits: {'; '.join(parts)}." if parts else ""
 
 
-def _qualified(cell: Cell, cells: Sequence[Cell]) -> str:
-    several = len(distinct(other.model for other in cells)) > 1
+def _qualified(cell: Cell, several: bool) -> str:
+    """The cell's name, with its model if there are several."""
     name = shorten(cell.short, 40)
     return f"{name} on {cell.model}" if several else name
 
@@ -119,13 +120,14 @@ def _fillers(cells: Sequence[Cell]) -> str:
     shares: dict[str, list[float]] = {}
     owners: dict[str, list[str]] = {}
     names: Counter[str] = Counter()
+    several = len(distinct(cell.model for cell in cells)) > 1
     for cell in cells:
         if not cell.drawable or not cell.memory.peak_allocated:
             continue
         category = max(cell.memory.at_peak, key=lambda name: cell.memory.at_peak[name])
         share = cell.memory.at_peak[category] / cell.memory.peak_allocated
         shares.setdefault(category, []).append(share)
-        owners.setdefault(category, []).append(_qualified(cell, cells))
+        owners.setdefault(category, []).append(_qualified(cell, several))
         names[category] += 1
     if not names:
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -425,7 +426,8 @@ def _groups(found: Sequence[Point]) -> dict[str, list[Point]]:
 
 def _places(values: Sequence[float]) -> list[int]:
     """The place of each, 1 for the highest; equal ones share theirs."""
-    return [1 + sum(other > value for other in values) for value in values]
+    ranked = sorted(values)
+    return [1 + len(ranked) - bisect_right(ranked, value) for value in values]
 
 
 def _number(value: float, unit: str) -> Field:
