@@ -28,7 +28,6 @@ from profiler.subject.subject import Subject
 from profiler.subject.workloads.train import TrainStep
 from profiler.trace import Trace
 
-
 #: Entries of torch's cache of what ops give on fake tensors (some 2 KB each) that are kept from
 #: cell to cell; each new length or batch adds some hundreds.
 CACHED = 50_000
