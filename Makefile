@@ -82,7 +82,7 @@ reports: $(VENV)/.installed-test
 
 # What a study gave is kept packed: a tenth of the bytes.
 pack:
-	@gzip --no-name --best --force reports/*/records/*.json
+	@find reports -path "*/records/*.json" -not -path "reports/fits/*" -not -path "reports/validation/*" -exec gzip --no-name --best --force {} +
 
 clean:
 	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
