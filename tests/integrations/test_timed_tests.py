@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,12 @@ def test_time(peft_profile, benchmark):
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # A worker of xdist says so to its children, and pytest-benchmark stores nothing there.
+    variables = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=folder,
+        env=variables,
         capture_output=True,
         text=True,
         check=False,
