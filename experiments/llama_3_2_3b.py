@@ -1,4 +1,4 @@
-"""Llama-3.2-3B on an L40S: thirty methods as `peft`'s own comparison trains them, step by step.
+"""Llama-3.2-3B on an L40S: thirty methods as peft's own comparison trains them, step by step.
 
 The configurations are those of huggingface/peft, method_comparison/MetaMathQA, which the package
 ships for `python -m profiler.validate`: batches of 4, a plain loop that keeps outputs and loss
