@@ -18,16 +18,14 @@ from profiler.analysis.alloc_conf import AllocConf
 from profiler.environment import environment
 from profiler.errors import UnsupportedError, UsageError
 from profiler.hardware import calibrated, devices
-from profiler.record import Fits, Record
+from profiler.record import Fits, Params, Record
 from profiler.resolve import Cell, resolve
 from profiler.spec import RunSpec
 from profiler.store import Store
 from profiler.trace import Trace
 
 if TYPE_CHECKING:
-    from profiler.bench.load import Load
     from profiler.hardware.devices import Device
-    from profiler.subject.subject import Subject
 
 
 def run(
@@ -98,17 +96,11 @@ def run_cell(
 
 def _simulate(cell: Cell, record: Record, *, full_trace: bool) -> Trace:
     """Fill in the record of a cell; its trace."""
-    from profiler.bench.load import Load
-    from profiler.subject.subject import build
-
     spec = cell.spec
     device = again.simulated_device(cell.record_spec)
-    load = None if device is None else Load.of(spec, device)
-    subject = build(cell, load=load)
-    record.params = subject.params
     if cell.history is not None:
-        return _simulate_history(cell, record, subject, device, load)
-    trace, record.traced = _trace(cell, subject, device, load, full=full_trace)
+        return _simulate_history(cell, record, device)
+    trace, record.params, record.traced = _trace(cell, device, full=full_trace)
     level = again.levels(trace, cell.record_spec)
     record.memory = again.analyse(trace, level, cell.record_spec)
     record.flops = flops.analyse(trace)
@@ -147,32 +139,26 @@ def _kind(cell: Cell) -> str:
     return json.dumps([fields, cell.model.config, cell.config], sort_keys=True, default=str)
 
 
-def _trace(
-    cell: Cell, subject: Subject, device: Device | None, load: Load | None, *, full: bool
-) -> tuple[Trace, str]:
-    """The trace of a cell's steps, and how it was made."""
-    from profiler.bench.load import Load
+def _trace(cell: Cell, device: Device | None, *, full: bool) -> tuple[Trace, Params, str]:
+    """The trace of a cell's steps, its subject's counts, and how the trace was made."""
     from profiler.bench.repetition.errors import NotPeriodicError
-    from profiler.bench.repetition.simulate import simulate_by_repetition
-    from profiler.bench.simulated import simulate
-    from profiler.subject.subject import build
+    from profiler.bench.repetition.simulate import Whole, simulate_by_repetition
 
     kind = _kind(cell)
+    whole = Whole(cell, device)
     reason = "asked for" if full else _NOT_REPEATED.get(kind, "")
     if not reason:
         try:
-            return simulate_by_repetition(cell, subject, device, load), "by repetition of layers"
+            return (*simulate_by_repetition(whole), "by repetition of layers")
         except NotPeriodicError as error:
             reason = _NOT_REPEATED[kind] = str(error)
             if error.spent:
-                load = None if device is None else Load.of(cell.spec, device)
-                subject = build(cell, load=load)
-    return simulate(subject, cell.spec, device, load), f"whole: {reason}"
+                whole = Whole(cell, device)
+    params = whole.subject.params
+    return whole.trace(), params, f"whole: {reason}"
 
 
-def _simulate_history(
-    cell: Cell, record: Record, subject: Subject, device: Device | None, load: Load | None
-) -> Trace:
+def _simulate_history(cell: Cell, record: Record, device: Device | None) -> Trace:
     """Fill in the record of a run of many lengths; the trace of its peak's step.
 
     FLOPs and time are of the mean step: those of all steps over their number.
@@ -180,9 +166,14 @@ def _simulate_history(
     from profiler.analysis import history as runs
     from profiler.analysis import history_record, history_time
     from profiler.bench.history import simulate_history
+    from profiler.bench.load import Load
+    from profiler.subject.subject import build
 
     spec, history = cell.spec, cell.history
     assert history is not None
+    load = None if device is None else Load.of(spec, device)
+    subject = build(cell, load=load)
+    record.params = subject.params
     run = simulate_history(subject, spec, device, load, history)
     conf = AllocConf.parse(spec.alloc_conf)
     capacity = None if device is None else device.usable_bytes

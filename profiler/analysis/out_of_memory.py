@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from profiler.analysis import history as runs
 from profiler.analysis.alloc_conf import AllocConf
-from profiler.analysis.allocator import OutOfMemory
+from profiler.analysis.allocator import OutOfMemory, replay
 from profiler.analysis.history import HistoryLevels, StepHistory
-from profiler.analysis.memory import Levels, levels
+from profiler.analysis.memory import Levels
 from profiler.lengths import Batch
 from profiler.trace import Block, Trace
 
@@ -21,10 +21,11 @@ def of_trace(
     oom = level.oom
     assert oom is not None
     block = trace.blocks[trace.events[oom.event] - 1]
+    sizes = [one.nbytes for one in trace.blocks]
 
     def again(other: AllocConf) -> int | None:
-        result = levels(trace, other, capacity)
-        return None if result.oom is not None or result.reserved is None else max(result.reserved)
+        result = replay(sizes, trace.events, conf=other, capacity=capacity)
+        return None if result.oom is not None else max(result.reserved)
 
     return _sentence(oom, block, "", f"the step needs {_gib(needed)} in all", conf, again)
 

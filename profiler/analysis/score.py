@@ -53,10 +53,9 @@ def pscp_product(
 def front(points: Sequence[Sequence[float]]) -> list[bool]:
     """Which points nothing dominates: no other is at most as large in all coordinates, and smaller
     in one."""
-    return [
-        not any(
-            other != point and all(a <= b for a, b in zip(other, point, strict=True))
-            for other in points
-        )
-        for point in points
-    ]
+    kept: list[tuple[float, ...]] = []
+    for point in sorted(set(map(tuple, points))):  # what dominates a point stands before it
+        if not any(all(a <= b for a, b in zip(one, point, strict=True)) for one in kept):
+            kept.append(point)
+    best = set(kept)
+    return [tuple(point) in best for point in points]

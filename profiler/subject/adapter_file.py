@@ -19,10 +19,21 @@ _METADATA = {"format": "pt"}
 def adapter_file_bytes(model: torch.nn.Module) -> int:
     """Size in bytes of the safetensors file that the trained adapter would be saved to.
 
+    `adapter_config.json` is not counted. Of several adapters each is saved to a file of its own,
+    and the sum is given.
+
+    Args:
+        model: as of `saved_tensors`.
+    """
+    return sum(map(file_bytes, saved_tensors(model)))
+
+
+def saved_tensors(model: torch.nn.Module) -> list[dict[str, torch.Tensor]]:
+    """The tensors of each file that the trained adapter would be saved to, by name.
+
     For a `peft` model, the `adapter_model.safetensors` of its `save_pretrained`; which tensors that
-    holds, and under which names, `peft` itself says. `adapter_config.json` is not counted. Of
-    several adapters each is saved to a file of its own, and the sum is given. For any other model,
-    one safetensors file of the tensors that are trained, tied ones once.
+    holds, and under which names, `peft` itself says. For any other model, one file of the tensors
+    that are trained, tied ones once.
 
     It is the adapter as it is when asked: AdaLoRA prunes ranks while it trains, and what is left of
     them depends on the data.
@@ -34,10 +45,8 @@ def adapter_file_bytes(model: torch.nn.Module) -> int:
     from peft import PeftMixedModel, PeftModel
 
     if isinstance(model, PeftModel | PeftMixedModel):
-        return sum(file_bytes(_saved(model, name)) for name in model.peft_config)
-    return file_bytes(
-        {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-    )
+        return [_saved(model, name) for name in model.peft_config]
+    return [{name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}]
 
 
 def file_bytes(tensors: Mapping[str, torch.Tensor]) -> int:

@@ -17,6 +17,7 @@ from profiler.subject.stacks import STACKS
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from profiler.bench.load import Load
     from profiler.subject.fake_build import FakeBuild
@@ -46,40 +47,32 @@ class Subject:
     building: FakeBuild | None = None
 
 
-def build(
-    cell: Cell,
-    *,
-    device: str = "meta",
-    fill: Callable[[torch.nn.Module], None] | None = None,
-    load: Load | None = None,
-) -> Subject:
-    """Build a cell's subject: load, quantise, prepare, adapt, as its stack does.
+@dataclass
+class Base:
+    """A loaded and quantised model that nothing is put on yet.
 
-    Args:
-        device: where weights are made; "meta" gives a subject without memory, of fake tensors.
-        fill: called with the loaded and quantised model, to give its weights values.
-        load: is told what a simulated GPU's memory would see of all this.
-
-    Raises:
-        UsageError, UnsupportedError: see `profiler.resolve`.
+    Attributes:
+        parameters: how many it has; a 4-bit weight counts as the numbers it stands for.
     """
+
+    model: PreTrainedModel
+    parameters: int
+
+
+def load_base(cell: Cell, *, device: str = "meta", load: Load | None = None) -> Base:
+    """Load and quantise a cell's model; the arguments are as of `build`."""
     import torch
 
-    from profiler.subject.adapter_file import adapter_file_bytes
-
     spec = cell.spec
-    model: Any = models.build(
+    model = models.build(
         cell.model,
         dtype=getattr(torch, spec.weights_dtype),
         attention=spec.attention,
         device=device,
     )
     model.config.use_cache = spec.use_cache
-    counts = {id(parameter): parameter.numel() for parameter in model.parameters()}
-    base_total = sum(counts.values())
-    stack = STACKS[spec.stack]
-    quantized = spec.quantization != "none"
-    if quantized:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if spec.quantization != "none":
         assert spec.quantization is not None
         assert spec.compute_dtype is not None
         quantize(
@@ -90,6 +83,38 @@ def build(
         )
     elif load is not None:
         load.begin(model, None)
+    return Base(model, parameters)
+
+
+def build(
+    cell: Cell,
+    *,
+    device: str = "meta",
+    fill: Callable[[torch.nn.Module], None] | None = None,
+    load: Load | None = None,
+    base: Base | None = None,
+) -> Subject:
+    """Build a cell's subject: load, quantise, prepare, adapt, as its stack does.
+
+    Args:
+        device: where weights are made; "meta" gives a subject without memory, of fake tensors.
+        fill: called with the loaded and quantised model, to give its weights values.
+        load: is told what a simulated GPU's memory would see of all this.
+        base: what `load_base` gave for the same cell, device and load; it is used up.
+
+    Raises:
+        UsageError, UnsupportedError: see `profiler.resolve`.
+    """
+    import torch
+
+    from profiler.subject.adapter_file import adapter_file_bytes
+
+    spec = cell.spec
+    if base is None:
+        base = load_base(cell, device=device, load=load)
+    model: Any = base.model
+    stack = STACKS[spec.stack]
+    quantized = spec.quantization != "none"
     if fill is not None:
         fill(model)
     building: FakeBuild | None = None
@@ -104,7 +129,7 @@ def build(
     preparing = load.preparing() if load is not None else contextlib.nullcontext()
     with building or contextlib.nullcontext(), preparing:
         model = kbit.prepare(model, spec.kbit_prepare, quantized=quantized)
-    base = {id(parameter) for parameter in model.parameters()}
+    before = {id(parameter) for parameter in model.parameters()}
     words = model.get_input_embeddings()
     vocab_size = words.weight.shape[0]
     assert spec.adapter_dtype is not None
@@ -148,7 +173,7 @@ def build(
     added = {
         name: parameter
         for name, parameter in adapted.named_parameters()
-        if id(parameter) not in base
+        if id(parameter) not in before
     }
     added_total = sum(parameter.numel() for parameter in added.values())
     trainable = sum(
@@ -156,7 +181,7 @@ def build(
     )
     if not trainable:
         raise UnsupportedError(f"{cell.method.label} finds nothing to train on this model")
-    total = base_total + added_total
+    total = base.parameters + added_total
     return Subject(
         model=adapted,
         adapter_names=frozenset(added),

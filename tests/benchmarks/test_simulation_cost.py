@@ -103,8 +103,7 @@ def test_a_cell_costs_less_than_its_bare_steps(benchmark: Any) -> None:
     benchmark.extra_info.update(figures)
     benchmark.pedantic(run, args=(SPEC,), rounds=1)
     assert figures["whole_cell_over_bare_steps"] <= 1.0
-    # 0.49 to 0.51 on a quiet machine, 0.45 to 0.47 on a busy one.
-    assert figures["repeated_cell_over_bare_steps"] <= 0.55
+    assert figures["repeated_cell_over_bare_steps"] <= 0.5
 
 
 def test_a_deep_model_costs_a_few_times_a_shallow_one(benchmark: Any) -> None:
@@ -121,7 +120,7 @@ def test_a_deep_model_costs_a_few_times_a_shallow_one(benchmark: Any) -> None:
     print(f"126 layers over 16: {figure:.3f}, of the least {min(deep) / min(whole):.3f}")
     benchmark.extra_info["repeated_126_layers_over_whole_16"] = figure
     benchmark.pedantic(run, args=(DEEP,), rounds=1)
-    assert figure <= 4
+    assert figure <= 2
 
 
 def tracked_steps(peaks: list[int]) -> float:

@@ -29,11 +29,12 @@ def layer_count(config: Any) -> int:
     return count
 
 
-def at_depth(cell: Cell, config: Any, depth: int) -> Cell:
+def at_depth(cell: Cell, config: Any, depth: int, *, resolved: bool) -> Cell:
     """The cell with its model's first `depth` layers alone.
 
     Args:
         config: of the whole model.
+        resolved: whether the method's configuration is the whole model's, too.
 
     Raises:
         NotPeriodicError: the method, or the library, does not take the shorter model.
@@ -46,6 +47,8 @@ def at_depth(cell: Cell, config: Any, depth: int) -> Cell:
         if key not in (name, _LAYERS)
     }
     source = ModelSource(cell.model.name, {**fields, name: depth})
+    if resolved:
+        return dataclasses.replace(cell, model=source)
     choice = cell.method
     try:
         base = models.build(source, dtype=torch.bfloat16, attention=cell.spec.attention)

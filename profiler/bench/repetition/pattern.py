@@ -78,11 +78,13 @@ def _phase(
     """The pattern of a phase, given by its start and end at each depth."""
     parts = [key[start:end] for key, (start, end) in zip(keys, phase, strict=True)]
     reasons = []
-    for ahead in _AHEAD:
-        try:
-            return _rules(streams, phase, parts, stretches_of(parts, ahead), period)
-        except NotPeriodicError as error:
-            reasons.append(error)
+    for at_once in (True, False):
+        for ahead in _AHEAD:
+            try:
+                places = stretches_of(parts, ahead, at_once=at_once)
+                return _rules(streams, phase, parts, places, period)
+            except NotPeriodicError as error:
+                reasons.append(error)
     raise reasons[0]
 
 
@@ -104,15 +106,18 @@ def _comparable(streams: Sequence[Stream]) -> list[list[int]]:
     ]
 
 
-def stretches_of(depths: Sequence[Sequence[int]], ahead: int) -> list[tuple[int, int]]:
+def stretches_of(
+    depths: Sequence[Sequence[int]], ahead: int, *, at_once: bool = True
+) -> list[tuple[int, int]]:
     """Where tokens of the first depth's are inserted once for the second, and the same once more
-    for the third: (place in the first, count). The argument is as of `insertions`.
+    for the third: (place in the first, count). The arguments are as of `insertions`.
 
     Raises:
         NotPeriodicError: there are no such.
     """
-    one, two, three = depths
-    found, again = insertions(one, two, ahead), insertions(two, three, ahead)
+    found, again = (
+        insertions(short, long, ahead, at_once=at_once) for short, long in pairwise(depths)
+    )
     shifted, moved = [], 0
     for place, count in found:
         moved += count
@@ -122,11 +127,15 @@ def stretches_of(depths: Sequence[Sequence[int]], ahead: int) -> list[tuple[int,
     return found
 
 
-def insertions(short: Sequence[int], long: Sequence[int], ahead: int = 1) -> list[tuple[int, int]]:
+def insertions(
+    short: Sequence[int], long: Sequence[int], ahead: int = 1, *, at_once: bool = True
+) -> list[tuple[int, int]]:
     """Where tokens are inserted that make `long` of `short`, and how many: (place in short, count).
 
     Args:
         ahead: how many tokens must go on alike after an insertion, as far as there are so many.
+        at_once: whether all that is missing is inserted in one place as soon as that will do. Two
+            lists of layers that follow each other may be taken for one so.
 
     Raises:
         NotPeriodicError: something else than insertions is needed.
@@ -139,7 +148,7 @@ def insertions(short: Sequence[int], long: Sequence[int], ahead: int = 1) -> lis
         more = len(long) - y - (len(short) - x)
         if x == len(short):
             return [*found, (x, more)] if more else found
-        if more > 0 and long[y + more :] == short[x:]:
+        if at_once and more > 0 and long[y + more :] == short[x:]:
             return [*found, (x, more)]
         wanted = short[x : x + ahead]
         for count in range(1, more + 1):

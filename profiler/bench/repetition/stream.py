@@ -1,7 +1,8 @@
-"""A trace's steps as one sequence of tokens, in which layers can be told apart and compared.
+"""A trace as one sequence of tokens, in which layers can be told apart and compared.
 
-A token is an allocation, a free, an op, what an op touches, or the start of a phase. What it says
-is put so that it is the same for each layer and each depth, if the layers do the same:
+A token is an allocation, a free, an op, what an op touches, the start of a phase, or that the
+allocator's cache is emptied. What it says is put so that it is the same for each layer and each
+depth, if the layers do the same:
 
 - a path names its layer by a number beside it (`Labels`);
 - a block is not named by its number but by what made it, its layer, and its rank among those of
@@ -23,7 +24,7 @@ from profiler.bench.repetition.log import OpLog, Touches
 from profiler.trace import Op, Trace
 
 #: Kinds of tokens, the first item of what they say.
-ALLOC, FREE, READ, WRITE, NUMEL, OP, MARK, UNTRACKED = range(8)
+ALLOC, FREE, READ, WRITE, NUMEL, OP, MARK, UNTRACKED, EMPTY = range(9)
 
 #: A path without its layer: what stands before the layer's number and after it.
 Path = tuple[str, str]
@@ -98,16 +99,11 @@ Alive = dict[tuple[int, int | None], list[int]]
 
 
 class Reader:
-    """Reads traces into streams of one vocabulary.
-
-    Attributes:
-        untracked: the kind of what is no block of the allocator.
-    """
+    """Reads traces into streams of one vocabulary."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self.vocabulary = Vocabulary()
-        self.untracked = self.vocabulary.number((UNTRACKED,))
 
     def kind(self, trace: Trace, block: int) -> tuple[int, int | None]:
         """The number of a block's kind, and its layer."""
@@ -129,9 +125,9 @@ class Reader:
             alive.setdefault(self.kind(trace, block), []).append(block)
         return alive
 
-    def stream(self, trace: Trace, log: OpLog) -> Stream:
-        """The steps of a trace, its last mark left out."""
-        return _Reading(self, trace, log).run()
+    def stream(self, trace: Trace, log: OpLog, start: int) -> Stream:
+        """A trace from an event on that is before its ops, its last mark left out."""
+        return _Reading(self, trace, log, start).run()
 
     def op(self, op: Op, lists: int) -> tuple[tuple[Any, ...], int | None]:
         """What an op says, without numbers, and its layer."""
@@ -154,12 +150,12 @@ class Reader:
 
 
 class _Reading:
-    def __init__(self, reader: Reader, trace: Trace, log: OpLog) -> None:
+    def __init__(self, reader: Reader, trace: Trace, log: OpLog, start: int) -> None:
         self.reader = reader
         self.trace = trace
         self.log = log
         self.out = Stream()
-        self.index = log.events
+        self.index = start
         self.marks = deque([mark for mark in trace.marks if mark.event >= self.index][:-1])
         self.alive = reader.alive(trace, self.index)
         self.kinds: dict[int, tuple[int, int | None]] = {
@@ -219,7 +215,12 @@ class _Reading:
             self._put((FREE, kind[0]), (), kind[1], rank, len(held) - 1 - rank)
             del held[rank]
         else:
-            raise NotPeriodicError("a step empties the allocator's cache")
+            self._put((EMPTY,))
+
+    def _untracked(self, op: Op) -> tuple[int, int | None]:
+        """The kind of what is no block of the allocator: the op that it is seen at first."""
+        path, label = self.reader.labels.of(op.module)
+        return self._put((UNTRACKED, op.name, path), label=label), label
 
     def _op(self, op: Op, touches: Touches) -> None:
         for numel in touches.numels:
@@ -233,9 +234,8 @@ class _Reading:
                 if kind is None:
                     if block >= 0:
                         raise NotPeriodicError(f"{op.name} takes what was freed")
-                    kind = self.kinds[block] = (self.reader.untracked, None)
+                    kind = self.kinds[block] = self._untracked(op)
                     self.alive.setdefault(kind, []).append(block)
-                    self._put((UNTRACKED,))
                 held = self.alive[kind]
                 rank = held.index(block)
                 newest = len(held) - 1 - rank

@@ -1,4 +1,4 @@
-"""The steps of a deep model, written by the pattern that shallow ones have."""
+"""The trace of a deep model, written by the pattern that shallow ones have."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from profiler.bench.repetition.errors import NotPeriodicError
 from profiler.bench.repetition.pattern import Pattern, Rule
 from profiler.bench.repetition.stream import (
     ALLOC,
+    EMPTY,
     FREE,
     MARK,
     NUMEL,
@@ -25,10 +26,10 @@ from profiler.trace import Block, Mark, Op, Trace
 
 
 class Writer:
-    """Writes steps into a trace that has what comes before them.
+    """Goes on with a trace.
 
     Args:
-        alive: what is alive when the steps begin.
+        alive: what is alive at its end.
         cache: bytes of the device's last cache.
     """
 
@@ -47,7 +48,7 @@ class Writer:
         self._numels: list[int] = []
 
     def write(self, pattern: Pattern, times: int) -> None:
-        """Write the steps with each stretch `times` times.
+        """Write the pattern with each stretch `times` times.
 
         Raises:
             NotPeriodicError: a rule leads to a block that is not there.
@@ -154,7 +155,9 @@ class Writer:
                 numels.append(numbers[0])
             elif word == UNTRACKED:
                 self._untracked -= 1
-                alive.setdefault((loose, None), []).append(self._untracked)
+                alive.setdefault((loose, label), []).append(self._untracked)
+            elif word == EMPTY:
+                events.append(0)
             elif word == MARK:
                 trace.marks.append(Mark(len(events), content[1], content[2]))
         self._total = total

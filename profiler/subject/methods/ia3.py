@@ -11,3 +11,4 @@ class IA3(PeftMethod):
     """Learned vectors that scale keys, values and the feed-forward; targets are peft's defaults."""
 
     peft_type = "IA3"
+    per_module = True

@@ -11,6 +11,7 @@ class Lora(PeftMethod):
     """Low-rank adapters on all linear layers; `use_dora`, `use_rslora` and the like are options."""
 
     peft_type = "LORA"
+    per_module = True
     defaults = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
 
 
@@ -48,6 +49,7 @@ class QLora(PeftMethod):
     """LoRA on the attention projections of a 4-bit model, with a paged optimizer."""
 
     peft_type = "LORA"
+    per_module = True
     defaults = {"r": 64, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ATTENTION}
     quantization = "nf4-dq"
     kbit_prepare = "peft"

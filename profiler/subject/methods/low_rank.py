@@ -18,6 +18,7 @@ class LoKr(PeftMethod):
     """Kronecker product of a small and a low-rank matrix (Yeh et al., arXiv 2309.14859)."""
 
     peft_type = "LOKR"
+    per_module = True
 
 
 @register("hira")
@@ -25,6 +26,7 @@ class HiRA(PeftMethod):
     """Hadamard product of the weight and a low-rank update (Huang et al., ICLR 2025)."""
 
     peft_type = "HIRA"
+    per_module = True
 
 
 @register("delora")
@@ -32,6 +34,7 @@ class DeLoRA(PeftMethod):
     """Low-rank update of bounded distance (Bini et al., arXiv 2503.18225)."""
 
     peft_type = "DELORA"
+    per_module = True
 
 
 @register("gralora")
@@ -39,6 +42,7 @@ class GraLoRA(PeftMethod):
     """A LoRA for each block of the weight (Jung et al., arXiv 2505.20355)."""
 
     peft_type = "GRALORA"
+    per_module = True
 
 
 @register("glora")
@@ -46,6 +50,7 @@ class GLoRA(PeftMethod):
     """Weights, biases and activations moved together (Chavan et al., arXiv 2306.07967)."""
 
     peft_type = "GLORA"
+    per_module = True
 
 
 @register("lily")
@@ -60,6 +65,7 @@ class MiSS(PeftMethod):
     """One matrix, expanded over the shards of the weight (Kang and Yin, arXiv 2409.15371)."""
 
     peft_type = "MISS"
+    per_module = True
 
 
 @register("peanut")
@@ -67,6 +73,7 @@ class PEANuT(PeftMethod):
     """A small network of the weight gives its update (Zhong et al., arXiv 2410.01870)."""
 
     peft_type = "PEANUT"
+    per_module = True
 
 
 @register("deft")
@@ -74,3 +81,4 @@ class DEFT(PeftMethod):
     """Projects a subspace of the weight out and injects another (peft, `DeftConfig`)."""
 
     peft_type = "DEFT"
+    per_module = True

@@ -17,6 +17,7 @@ class OFT(PeftMethod):
     """Block-diagonal rotations (Qiu et al., arXiv 2306.07280)."""
 
     peft_type = "OFT"
+    per_module = True
 
 
 @register("boft")
@@ -24,6 +25,7 @@ class BOFT(PeftMethod):
     """Rotations as a product of butterfly factors (Liu et al., arXiv 2311.06243)."""
 
     peft_type = "BOFT"
+    per_module = True
 
     def apply(
         self,
@@ -62,6 +64,7 @@ class HRA(PeftMethod):
     """Chains of Householder reflections (Yuan et al., arXiv 2405.17484)."""
 
     peft_type = "HRA"
+    per_module = True
 
 
 @register("psoft")
@@ -69,6 +72,7 @@ class PSOFT(PeftMethod):
     """A rotation inside the principal subspace (arXiv 2505.11235)."""
 
     peft_type = "PSOFT"
+    per_module = True
 
 
 @register("road")
@@ -76,6 +80,7 @@ class RoAd(PeftMethod):
     """Rotations in planes of pairs of features (Liao and Monz, arXiv 2409.00119)."""
 
     peft_type = "ROAD"
+    per_module = True
 
 
 @register("osf")

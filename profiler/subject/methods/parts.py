@@ -16,6 +16,7 @@ class LNTuning(PeftMethod):
     """Copies of the norms are trained (Zhao et al., arXiv 2312.11420)."""
 
     peft_type = "LN_TUNING"
+    per_module = True
 
 
 @register("beft")
@@ -23,6 +24,7 @@ class BEFT(PeftMethod):
     """A bias for each target's output (arXiv 2509.15974)."""
 
     peft_type = "BEFT"
+    per_module = True
 
 
 @register("trainable-tokens")

@@ -20,12 +20,16 @@ class Method:
         defaults: the preset's options.
         quantization, kbit_prepare, optimizer: what the method brings with it; None leaves the
             choice to the stack (quantization: none).
+        per_module: what is put on a module, and what it does in a step, follows from that module
+            and the options alone: not from where it stands, nor from how many there are. A deep
+            model's simulation then need not build all of its layers (`profiler.bench.repetition`).
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
     quantization: ClassVar[str | None] = None
     kbit_prepare: ClassVar[str | None] = None
     optimizer: ClassVar[str | None] = None
+    per_module: ClassVar[bool] = False
 
     def refuses(self, *, checkpointing: str) -> str:
         """Why the method cannot be trained so, "" if it can."""

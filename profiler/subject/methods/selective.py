@@ -55,6 +55,8 @@ class Selective(Method):
 class FullFineTuning(Selective):
     """Every parameter is trained."""
 
+    per_module = True
+
     def selected(self, model: PreTrainedModel, options: dict[str, Any]) -> set[str]:
         return {name for name, _ in model.named_parameters()}
 
@@ -62,6 +64,8 @@ class FullFineTuning(Selective):
 @register("bitfit")
 class BitFit(Selective):
     """Every bias is trained, the norms' included (Ben Zaken et al., arXiv 2106.10199)."""
+
+    per_module = True
 
     def selected(self, model: PreTrainedModel, options: dict[str, Any]) -> set[str]:
         return {name for name, _ in model.named_parameters() if name.rpartition(".")[2] == "bias"}
@@ -71,6 +75,8 @@ class BitFit(Selective):
 class NormTuning(Selective):
     """Every norm's scale and bias are trained, wherever it stands (Zhao et al., arXiv 2312.11420,
     train those of the attention blocks)."""
+
+    per_module = True
 
     def selected(self, model: PreTrainedModel, options: dict[str, Any]) -> set[str]:
         return {

@@ -19,6 +19,7 @@ class SHiRA(PeftMethod):
     """
 
     peft_type = "SHIRA"
+    per_module = True
 
     def prepare(self, peft_config: Any, *, simulated: bool) -> None:
         """In a simulation, where it does not matter which entries: as many, without a draw."""

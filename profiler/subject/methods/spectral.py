@@ -11,6 +11,7 @@ class FourierFT(PeftMethod):
     """A few coefficients of a Fourier transform (Gao et al., arXiv 2405.03003)."""
 
     peft_type = "FOURIERFT"
+    per_module = True
 
 
 @register("waveft")
@@ -18,6 +19,7 @@ class WaveFT(PeftMethod):
     """A few coefficients of a wavelet transform (arXiv 2505.12532)."""
 
     peft_type = "WAVEFT"
+    per_module = True
 
 
 @register("c3a")
@@ -25,3 +27,4 @@ class C3A(PeftMethod):
     """Circular convolutions in blocks (Chen et al., arXiv 2407.19342)."""
 
     peft_type = "C3A"
+    per_module = True

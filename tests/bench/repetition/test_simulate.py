@@ -12,15 +12,14 @@ from agreement import resolved
 from tiny import CONFIGS, fitted
 
 from profiler.analysis import again
-from profiler.bench.load import Load
 from profiler.bench.repetition.errors import NotPeriodicError
-from profiler.bench.repetition.simulate import simulate_by_repetition
-from profiler.bench.simulated import simulate
+from profiler.bench.repetition.independence import layers_are_independent
+from profiler.bench.repetition.simulate import Whole, simulate_by_repetition
 from profiler.execute import run
+from profiler.record import Params
 from profiler.resolve import Cell
 from profiler.spec import RunSpec
 from profiler.subject import methods
-from profiler.subject.subject import build
 from profiler.trace import Trace
 
 LAYERS = {"gpt2": "n_layer", "bloom": "n_layer"}
@@ -44,23 +43,21 @@ def spec(model: str, **fields: Any) -> RunSpec:
     return RunSpec(**{"model": model, "seq_len": 24, "device": "l40s", **fields})
 
 
-def repeated(cell: Cell) -> Trace:
+def repeated(cell: Cell) -> tuple[Trace, Params]:
     """By repetition, however few the layers are."""
-    device = again.simulated_device(cell.record_spec)
-    load = None if device is None else Load.of(cell.spec, device)
-    return simulate_by_repetition(cell, build(cell, load=load), device, load, share=99.0)
+    return simulate_by_repetition(whole(cell), share=99.0)
 
 
-def whole(cell: Cell) -> Trace:
-    device = again.simulated_device(cell.record_spec)
-    load = None if device is None else Load.of(cell.spec, device)
-    return simulate(build(cell, load=load), cell.spec, device, load)
+def whole(cell: Cell) -> Whole:
+    return Whole(cell, again.simulated_device(cell.record_spec))
 
 
 def assert_same(cell: Cell) -> None:
-    one, other = repeated(cell), whole(cell)
+    all_layers = whole(cell)
+    (one, params), other = repeated(cell), all_layers.trace()
     for field in dataclasses.fields(Trace):
         assert getattr(one, field.name) == getattr(other, field.name), field.name
+    assert params == all_layers.subject.params
 
 
 @pytest.mark.parametrize(
@@ -69,10 +66,10 @@ def assert_same(cell: Cell) -> None:
         pytest.param(
             method,
             depth,
-            marks=() if method in USUAL and depth == 6 else (pytest.mark.whole_grid,),
+            marks=() if method in USUAL and depth == 8 else (pytest.mark.whole_grid,),
         )
         for method in methods.names()
-        for depth in (6, 9, 13)
+        for depth in (8, 9, 13)
     ],
 )
 def test_every_method_is_the_same_or_is_refused(tmp_path: Path, method: str, depth: int) -> None:
@@ -160,3 +157,30 @@ def test_what_does_not_qualify_is_traced_whole_and_the_record_says_why(tmp_path:
     assert record.traced.startswith("whole: ")
     record.traced = full.traced = None
     assert record.to_json() == full.to_json()
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "full"])
+def test_the_method_is_not_put_on_the_whole_model(tmp_path: Path, method: str) -> None:
+    all_layers = whole(resolved(spec(model(tmp_path, "llama", 24), method=method)))
+    simulate_by_repetition(all_layers)
+    assert "subject" not in vars(all_layers)
+
+
+@pytest.mark.parametrize(
+    ("method", "independent"),
+    [
+        ("lora", True),
+        ("lora:target_modules=q_proj+v_proj", True),
+        ("lora:target_modules=fc1+mlp.up_proj", True),
+        ("lora:target_modules=layers.1.self_attn.q_proj", False),
+        (r"lora:target_modules=.*\d\.self_attn\.q_proj", False),
+        ('lora:rank_pattern={"q_proj":4}', False),
+        ("lora:target_modules=q_proj+v_proj,layers_to_transform=[0,1]", False),
+        ("last-k:k=2", False),
+        ("vera", False),
+        ("lora&ia3", False),
+    ],
+)
+def test_only_what_singles_out_no_layer_is_independent(method: str, independent: bool) -> None:
+    cell = resolved(spec("opt-125m" if "fc1" in method else "llama-3.2-1b", method=method))
+    assert layers_are_independent(cell) is independent
