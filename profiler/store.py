@@ -8,6 +8,7 @@ new run takes their place unpacked.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
@@ -16,13 +17,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.config import ExtraValues
+from typing_extensions import TypedDict
 
 from profiler import trace_file
 from profiler.errors import StoreError
 from profiler.files import replace_file, unpack
 from profiler.locks import Claim, claim, remove_abandoned
-from profiler.record import Record
+from profiler.record import Flops, Memory, Part, Record, Time
 from profiler.trace import Trace
 
 #: What a packed record's name has more.
@@ -187,21 +190,34 @@ def _read(path: Path, *, whole: bool = True) -> Record | None:
         raise StoreError(f"{path}: {error}") from None
 
 
+@functools.cache
+def _outlines() -> TypeAdapter[Any]:
+    """Reads a record's JSON without its details: of what it ignores no Python object is made, which
+    halves the time of a large folder."""
+
+    def some(name: str, fields: dict[str, Any], extra: ExtraValues) -> Any:
+        shape = TypedDict(name, fields, total=False)  # type: ignore[misc]
+        shape.__pydantic_config__ = ConfigDict(extra=extra)  # type: ignore[attr-defined]
+        return shape
+
+    parts: dict[str, type[Part]] = {"memory": Memory, "time": Time, "flops": Flops}
+    kept = {
+        name: some(name, dict.fromkeys(part.model_fields.keys() - DETAILS[name], Any), "ignore")
+        for name, part in parts.items()
+    }
+    optional = {name: part | None for name, part in kept.items()}
+    return TypeAdapter(some("record", optional, "allow"))
+
+
 def _outline(text: bytes) -> Record:
     """A record without its details."""
     try:
-        data = from_json(text)  # twice as fast as `json`, which alone knows what is no text
-    except ValueError:
-        return _outlined(Record.from_json(text).to_dict())
-    return _outlined(data)
-
-
-def _outlined(data: Any) -> Record:
-    for part, names in DETAILS.items():
-        found = data.get(part) if isinstance(data, dict) else None
-        if isinstance(found, dict):
+        data = _outlines().validate_json(text)
+    except ValueError:  # what is no text, or no record, is for the other to say
+        data = Record.from_json(text).to_dict()
+        for part, names in DETAILS.items():
             for name in names:
-                found.pop(name, None)
+                (data.get(part) or {}).pop(name, None)
     return Record.from_dict(data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +92,10 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
 
     unreadable: list[str] = []
     store = Store(folder)
-    whole = store.count() <= reading.WHOLE
+    count = store.count()
+    whole = count <= reading.WHOLE
+    if not whole and sys.stderr.isatty():
+        print(f"{count:,} records: this takes some seconds for each 1,000", file=sys.stderr)
     records = store.all(unreadable, whole=whole) if (folder / "records").is_dir() else []
     if not records:
         reason = f" ({unreadable[0]})" if unreadable else ""
