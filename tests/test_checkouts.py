@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
+from repositories import commit_all, git
 from tiny import write
 
 from profiler import checkouts
@@ -22,13 +22,6 @@ def test_memory(peft_profile):
 """
 
 
-def git(folder: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
-    return subprocess.run(
-        ["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with a package and its memory test; the package is changed since."""
@@ -37,9 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "mine").mkdir()
     (folder / "mine" / "__init__.py").write_text("RANK = 8\n")
     (folder / "test_it.py").write_text(TEST)
-    git(folder, "init", "--quiet")
-    git(folder, "add", "-A")
-    git(folder, "commit", "--quiet", "-m", "one")
+    commit_all(folder)
     (folder / "mine" / "__init__.py").write_text("RANK = 16\n")
     monkeypatch.chdir(folder)
     return folder

@@ -12,13 +12,14 @@ VERSIONS = {"torch": "2.13.0+cpu", "transformers": "5.23.0", "peft": "0.20.0"}
 
 
 def record_of(entry: compare.Entry, factor: float, *, time: float = 0.5) -> Record:
-    """A simulated record whose bytes are `factor` of what the entry wants, counts exact; so is its
-    time where a bound is claimed for it, else it is `time` of it."""
+    """A simulated record whose bytes, with the entry's constants, are `factor` of what it wants,
+    counts exact; so is its time where a bound is claimed for it, else it is `time` of it."""
     wanted = {one.metric: one.measured for one in entry.wanted}
+    constants = {one.metric: one.constant for one in entry.wanted}
     claimed = any(one.metric == "time.step" and one.bound for one in entry.wanted)
 
     def scaled(name: str) -> int:
-        return round(factor * wanted.get(name, 2**30))
+        return round(factor * wanted.get(name, 2**30)) - constants.get(name, 0)
 
     params = [round(wanted.get(f"params.{name}", 10**6)) for name in ("total", "trainable")]
     file = scaled("params.adapter_file_bytes")
@@ -53,8 +54,8 @@ def record_of(entry: compare.Entry, factor: float, *, time: float = 0.5) -> Reco
                 peak_batch=4,
                 peak_length=697,
                 reserved_max_step=1,
-                reserved_mean=factor * wanted.get("history.reserved_mean", 2**30),
-                after_step_mean=factor * wanted.get("history.after_step_mean", 2**30),
+                reserved_mean=scaled("history.reserved_mean"),
+                after_step_mean=scaled("history.after_step_mean"),
                 distinct_shapes=1,
                 simulated_shapes=1,
                 series=HistorySeries(

@@ -79,7 +79,9 @@ def test_a_constant_is_added_to_what_is_predicted() -> None:
     figure = figures(one, record)["history.after_step_mean"]
     (constant,) = {m.constant for m in run.measures if m.constant}
     assert figure.constant == constant
-    assert figure.predicted == figure.measured + constant
+    assert record.memory is not None
+    assert record.memory.history is not None
+    assert figure.predicted == record.memory.history.after_step_mean + constant
 
 
 def test_what_has_no_result_fails_with_its_reason() -> None:
@@ -104,6 +106,7 @@ def test_another_bound_leaves_what_is_exact_exact() -> None:
         "peak_reserved": 0.5,
         "history.reserved_mean": 0.5,
         "history.after_step_mean": 0.5,
+        "after_step_allocated": 0.5,
         "params.total": 0.0,
         "params.trainable": 0.0,
         "params.adapter_file_bytes": 0.0,

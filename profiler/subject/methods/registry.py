@@ -23,6 +23,7 @@ class Method:
         per_module: what is put on a module, and what it does in a step, follows from that module
             and the options alone: not from where it stands, nor from how many there are. A deep
             model's simulation then need not build all of its layers (`profiler.bench.repetition`).
+            A subclass with code of its own must say so again.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -30,6 +31,11 @@ class Method:
     kbit_prepare: ClassVar[str | None] = None
     optimizer: ClassVar[str | None] = None
     per_module: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        own = vars(cls)
+        if "per_module" not in own and any(hasattr(value, "__get__") for value in own.values()):
+            cls.per_module = False
 
     def refuses(self, *, checkpointing: str) -> str:
         """Why the method cannot be trained so, "" if it can."""

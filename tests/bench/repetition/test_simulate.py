@@ -20,6 +20,7 @@ from profiler.record import Params
 from profiler.resolve import Cell
 from profiler.spec import RunSpec
 from profiler.subject import methods
+from profiler.subject.methods.lora import Lora
 from profiler.trace import Trace
 
 LAYERS = {"gpt2": "n_layer", "bloom": "n_layer"}
@@ -184,3 +185,31 @@ def test_the_method_is_not_put_on_the_whole_model(tmp_path: Path, method: str) -
 def test_only_what_singles_out_no_layer_is_independent(method: str, independent: bool) -> None:
     cell = resolved(spec("opt-125m" if "fc1" in method else "llama-3.2-1b", method=method))
     assert layers_are_independent(cell) is independent
+
+
+class KeepsInOneLayer(Lora):
+    """What no shallow model of few layers shows."""
+
+    def apply(self, model: Any, config: Any, **how: Any) -> Any:
+        adapted = super().apply(model, config, **how)
+        for name, module in adapted.named_modules():
+            if name.endswith("layers.8.self_attn"):
+                module.register_forward_hook(self.keep)
+        return adapted
+
+    def keep(self, module: Any, inputs: Any, outputs: Any) -> None:
+        module.last = outputs[0].float()
+
+
+class OtherDefaults(Lora):
+    """No code of its own."""
+
+    defaults = {**Lora.defaults, "r": 4}
+
+
+def test_a_subclass_with_code_of_its_own_says_itself_what_it_follows_from(tmp_path: Path) -> None:
+    assert OtherDefaults.per_module
+    assert not KeepsInOneLayer.per_module
+    (tmp_path / "mine.py").write_text(f"from {__name__} import KeepsInOneLayer\n")
+    made = spec(model(tmp_path, "llama", 18), method=f"{tmp_path / 'mine.py'}:KeepsInOneLayer")
+    assert run(made).traced == "whole: its layers differ, and not in a regular order"
