@@ -96,6 +96,7 @@ class _OpInfo:
     asks: bool
     on_host: frozenset[int]
     work: Kind
+    composed: bool  # of other ops
 
 
 @dataclass(slots=True)
@@ -235,6 +236,9 @@ class StorageTracker(TorchDispatchMode):
         info = self._infos.get(func)
         if info is None:
             info = self._info(func)
+        if info.composed and torch.is_inference_mode_enabled():
+            with self:  # elsewhere autograd has taken it apart before
+                return func.decompose(*args, **kwargs)
         if info.view:
             self._views += 1
             out = self._dispatch(func, args, kwargs)
@@ -350,6 +354,7 @@ class StorageTracker(TorchDispatchMode):
             asks=asks(func),
             on_host=self.rules.on_host.get(func, _NONE),
             work=kind(func),
+            composed=getattr(func, "_can_decompose", bool)(),
         )
         return info
 
