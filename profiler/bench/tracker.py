@@ -81,6 +81,17 @@ class _StorageRef(weakref.ref):  # type: ignore[type-arg]
     key: int
 
 
+#: The kernels of ops that are made of others. `decompose` prefers those in Python, which copy
+#: where these do not (dropout's, in evaluation).
+_COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def _is_composed(func: Any) -> bool:
+    return isinstance(func, torch._ops.OpOverload) and bool(
+        torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSED)
+    )
+
+
 @dataclass(slots=True)
 class _OpInfo:
     """What is known of an op without its arguments."""
@@ -238,7 +249,7 @@ class StorageTracker(TorchDispatchMode):
             info = self._info(func)
         if info.composed and torch.is_inference_mode_enabled():
             with self:  # elsewhere autograd has taken it apart before
-                return func.decompose(*args, **kwargs)
+                return func._op_dk(_COMPOSED, *args, **kwargs)
         if info.view:
             self._views += 1
             out = self._dispatch(func, args, kwargs)
@@ -354,7 +365,7 @@ class StorageTracker(TorchDispatchMode):
             asks=asks(func),
             on_host=self.rules.on_host.get(func, _NONE),
             work=kind(func),
-            composed=getattr(func, "_can_decompose", bool)(),
+            composed=_is_composed(func),
         )
         return info
 
