@@ -61,6 +61,18 @@ def test_qlora_adapts_the_attention_of_every_family() -> None:
         assert not any("mlp" in name for name in subject.adapter_names)
 
 
+def test_one_name_is_a_list_of_one_where_a_list_is_due() -> None:
+    """To peft a string of `modules_to_save` is its letters, each the end of some module's path."""
+    one, listed = (
+        resolve(RunSpec(model="opt-125m", method=f"lora:modules_to_save={names}"))
+        for names in ("lm_head", '["lm_head"]')
+    )
+    assert one.config == listed.config
+    assert one.config is not None
+    assert one.config["modules_to_save"] == ["lm_head"]
+    assert build(one).params == build(listed).params
+
+
 def test_bitfit_on_a_model_without_biases_is_unsupported_with_the_reason() -> None:
     cell = resolve(RunSpec(model="llama-3.2-1b", method="bitfit"))
     assert "LlamaForCausalLM" in cell.unsupported

@@ -37,6 +37,9 @@ class PeftMethod(Method):
         elif "target_modules" in given and _NAME.fullmatch(str(targets)):
             # peft reads a string as a regex on the whole path; one name is a list of one.
             options = {**options, "target_modules": [targets]}
+        for name in given & _lists_of_text(self.peft_type):
+            if isinstance(options[name], str):  # else its letters would be taken for names
+                options = {**options, name: [options[name]]}
         return resolve_config(self.peft_type, options, model, given=given)
 
     def prepare(self, peft_config: Any, *, simulated: bool) -> None:
@@ -169,6 +172,17 @@ def resolve_config(
     assert isinstance(data, dict)
     data["peft_type"] = peft_type
     return data
+
+
+def _lists_of_text(peft_type: str) -> set[str]:
+    """Fields of a config that hold a list of strings, and no string."""
+    fields = dataclasses.fields(_config_class(peft_type))
+    return {
+        item.name
+        for item in fields
+        if "list[str]" in (text := str(item.type).lower())
+        and "str" not in text.replace("list[str]", "")
+    }
 
 
 def known_peft_types() -> list[str]:
