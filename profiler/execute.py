@@ -141,11 +141,12 @@ def _kind(cell: Cell) -> str:
 
 def _trace(cell: Cell, device: Device | None, *, full: bool) -> tuple[Trace, Params, str]:
     """The trace of a cell's steps, its subject's counts, and how the trace was made."""
+    from profiler.bench.loaded import Loaded
     from profiler.bench.repetition.errors import NotPeriodicError
-    from profiler.bench.repetition.simulate import Whole, simulate_by_repetition
+    from profiler.bench.repetition.simulate import simulate_by_repetition
 
     kind = _kind(cell)
-    whole = Whole(cell, device)
+    whole = Loaded(cell, device)
     reason = "asked for" if full else _NOT_REPEATED.get(kind, "")
     if not reason:
         try:
@@ -153,7 +154,7 @@ def _trace(cell: Cell, device: Device | None, *, full: bool) -> tuple[Trace, Par
         except NotPeriodicError as error:
             reason = _NOT_REPEATED[kind] = str(error)
             if error.spent:
-                whole = Whole(cell, device)
+                whole = Loaded(cell, device)
     params = whole.subject.params
     return whole.trace(), params, f"whole: {reason}"
 
@@ -166,15 +167,13 @@ def _simulate_history(cell: Cell, record: Record, device: Device | None) -> Trac
     from profiler.analysis import history as runs
     from profiler.analysis import history_record, history_time
     from profiler.bench.history import simulate_history
-    from profiler.bench.load import Load
-    from profiler.subject.subject import build
+    from profiler.bench.loaded import Loaded
 
     spec, history = cell.spec, cell.history
     assert history is not None
-    load = None if device is None else Load.of(spec, device)
-    subject = build(cell, load=load)
-    record.params = subject.params
-    run = simulate_history(subject, spec, device, load, history)
+    loaded = Loaded(cell, device)
+    record.params = loaded.subject.params
+    run = simulate_history(loaded.subject, spec, device, loaded.load, history)
     conf = AllocConf.parse(spec.alloc_conf)
     capacity = None if device is None else device.usable_bytes
     level = runs.levels(run.steps, conf, capacity)

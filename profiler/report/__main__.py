@@ -95,7 +95,7 @@ def run(arguments: Sequence[str]) -> tuple[Path, list[str]]:
     count = store.count()
     whole = count <= reading.WHOLE
     if not whole and sys.stderr.isatty():
-        print(f"{count:,} records: this takes some seconds for each 1,000", file=sys.stderr)
+        _COMMAND.say(f"{count:,} records, which takes a while")
     records = store.all(unreadable, whole=whole) if (folder / "records").is_dir() else []
     if not records:
         reason = f" ({unreadable[0]})" if unreadable else ""

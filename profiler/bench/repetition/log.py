@@ -29,11 +29,9 @@ class OpLog:
         touches: of each op of the trace.
         blocks, events: how many there were when the steps began.
         categories: of these blocks, then.
-        cache_bytes: of the device's last cache.
     """
 
     touches: list[Touches] = field(default_factory=list)
     blocks: int = 0
     events: int = 0
     categories: list[str] = field(default_factory=list)
-    cache_bytes: int = 0

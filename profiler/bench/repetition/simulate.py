@@ -17,10 +17,9 @@ Anything that does not fit is a `NotPeriodicError`, and the whole model is run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import pairwise
 
-from profiler.bench.load import Load
+from profiler.bench.loaded import Loaded
 from profiler.bench.repetition import depths
 from profiler.bench.repetition.errors import NotPeriodicError
 from profiler.bench.repetition.independence import layers_are_independent
@@ -32,12 +31,9 @@ from profiler.bench.repetition.stream import Labels, Reader
 from profiler.bench.repetition.writing import Writer
 from profiler.bench.simulated import simulate
 from profiler.bench.tracker import StorageTracker
-from profiler.hardware.devices import Device
 from profiler.record import Params
-from profiler.resolve import Cell
 from profiler.subject.adapter_file import file_bytes, saved_tensors
-from profiler.subject.subject import Subject, build, load_base
-from profiler.trace import Block, Mark, Trace
+from profiler.trace import Mark, Trace
 
 #: Layers of the shallow models together, at most this share of the model's: what is over is lost
 #: where the proof fails.
@@ -48,32 +44,8 @@ SHARE = 0.5
 _FEWEST = (2, 3, 4)
 
 
-class Whole:
-    """The whole model of a cell: loaded, and with its method once it is asked for.
-
-    Attributes:
-        blocks, events: of the load, before any weight is there.
-    """
-
-    def __init__(self, cell: Cell, device: Device | None) -> None:
-        self.cell = cell
-        self.device = device
-        self.load = None if device is None else Load.of(cell.spec, device)
-        self.base = load_base(cell, load=self.load)
-        self.blocks: list[Block] = [] if self.load is None else list(self.load.blocks)
-        self.events: list[int] = [] if self.load is None else list(self.load.events)
-
-    @cached_property
-    def subject(self) -> Subject:
-        return build(self.cell, load=self.load, base=self.base)
-
-    def trace(self) -> Trace:
-        """Run all of it, which uses it up."""
-        return simulate(self.subject, self.cell.spec, self.device, self.load)
-
-
-def simulate_by_repetition(whole: Whole, *, share: float = SHARE) -> tuple[Trace, Params]:
-    """What `Whole.trace` gives, and the subject's counts, for less.
+def simulate_by_repetition(whole: Loaded, *, share: float = SHARE) -> tuple[Trace, Params]:
+    """What `Loaded.trace` gives of the whole model, and its subject's counts, for less.
 
     Args:
         share: of the model's layers, how many the shallow models may have together.
@@ -119,8 +91,6 @@ class _Shallow:
     """A model with a few of the layers.
 
     Attributes:
-        begun: events of its load, before any weight is there.
-        parameters: of the model as it is loaded.
         classes: of its layers.
         lists: paths of the lists of them.
         saved: the files of its adapter.
@@ -128,22 +98,17 @@ class _Shallow:
     """
 
     def __init__(
-        self, whole: Whole, config: object, depth: int, likeness: Likeness, independent: bool
+        self, whole: Loaded, config: object, depth: int, likeness: Likeness, independent: bool
     ) -> None:
-        self.device = whole.device
         self.depth = depth
         self.independent = independent
         self.log = OpLog()
         try:
             cell = depths.at_depth(whole.cell, config, depth, resolved=independent)
-            self.spec = cell.spec
-            self.load = None if self.device is None else Load.of(cell.spec, self.device)
-            base = load_base(cell, load=self.load)
-            self.begun = 0 if self.load is None else len(self.load.events)
-            self.parameters = base.parameters
+            self.loaded = Loaded(cell, whole.device)
             if independent:
-                self.classes = likeness.classes(base.model, depth)
-            self.subject = build(cell, load=self.load, base=base)
+                self.classes = likeness.classes(self.loaded.base.model, depth)
+            self.subject = self.loaded.subject
             if not independent:
                 self.classes = likeness.classes(self.subject.model, depth)
             self.lists = list(containers(self.subject.model, depth))
@@ -156,10 +121,10 @@ class _Shallow:
     def run(self, reader: Reader) -> None:
         """Simulate it, and read all of the trace, or the steps alone."""
         try:
-            self.trace = simulate(self.subject, self.spec, self.device, self.load, log=self.log)
+            self.trace = self.loaded.trace(self.log)
         except Exception as error:
             raise self._fails(error) from None
-        start = self.begun if self.independent else self.log.events
+        start = len(self.loaded.events) if self.independent else self.log.events
         self.stream = reader.stream(self.trace, self.log, start)
 
     def _fails(self, error: Exception) -> NotPeriodicError:
@@ -184,7 +149,7 @@ def _place(classes: list[int], shallow: list[list[int]]) -> int:
 
 
 def _written(
-    whole: Whole, shallow: Sequence[_Shallow], reader: Reader, pattern: Pattern, times: int
+    whole: Loaded, shallow: Sequence[_Shallow], reader: Reader, pattern: Pattern, times: int
 ) -> Trace:
     """All of the trace."""
     first = shallow[0]
@@ -193,8 +158,10 @@ def _written(
         block.category = "temporaries"  # as `Load.hand_over` says of what is freed again
     trace.blocks.extend(whole.blocks)
     trace.events.extend(whole.events)
-    trace.marks.extend(mark for mark in first.trace.marks if mark.event < first.begun)
-    Writer(reader.vocabulary, trace, {}, first.log.cache_bytes).write(pattern, times)
+    begun = len(first.loaded.events)
+    trace.marks.extend(mark for mark in first.trace.marks if mark.event < begun)
+    cache = 0 if whole.device is None else whole.device.l2_bytes
+    Writer(reader.vocabulary, trace, {}, cache).write(pattern, times)
     end = first.trace.marks[-1]
     trace.marks.append(Mark(len(trace.events), end.phase, end.step))
     trace.approximations.extend(first.trace.approximations)
@@ -203,7 +170,7 @@ def _written(
 
 
 def _continued(
-    whole: Whole, shallow: Sequence[_Shallow], reader: Reader, pattern: Pattern, times: int
+    whole: Loaded, shallow: Sequence[_Shallow], reader: Reader, pattern: Pattern, times: int
 ) -> Trace:
     """The trace of what was built, with the steps written."""
     said = shallow[0].trace.approximations
@@ -233,15 +200,12 @@ def _continued(
 
 
 def _params(
-    whole: Whole, shallow: Sequence[_Shallow], labels: Labels, more: range, times: int
+    whole: Loaded, shallow: Sequence[_Shallow], labels: Labels, more: range, times: int
 ) -> Params:
     """The subject's counts; `more` are the layers of the second depth that the first has not."""
-    counts = [one.subject.params for one in shallow]
-    added = _grown(
-        [one.total - of.parameters for one, of in zip(counts, shallow, strict=True)], times
-    )
-    trainable = _grown([one.trainable for one in counts], times)
-    total = whole.base.parameters + added
+    added = [one.subject.params.total - one.loaded.base.parameters for one in shallow]
+    total = whole.base.parameters + _grown(added, times)
+    trainable = _grown([one.subject.params.trainable for one in shallow], times)
     check_saved([one.saved for one in shallow], labels, more)
     files = [saved_at(one, labels, more, times) for one in shallow[1].saved]
     return Params(

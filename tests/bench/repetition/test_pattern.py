@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.bench.repetition.errors import NotPeriodicError
-from profiler.bench.repetition.pattern import insertions
+from profiler.bench.repetition.pattern import insertions, stretches_of
 
 WORDS = st.lists(st.integers(0, 3), max_size=8)
 
@@ -45,3 +45,11 @@ def test_one_stretch_is_found_however_far_one_looks() -> None:
 def test_what_is_no_insertion_is_refused(long: list[int]) -> None:
     with pytest.raises(NotPeriodicError):
         insertions([1, 2, 3], long)
+
+
+def test_two_lists_in_a_row_are_told_apart() -> None:
+    """Each has as many tokens as there are layers; all at once they look like one list's growth."""
+    depths = [[1] * (2 * count) + [2] * (2 * count) for count in (2, 3, 4)]
+    with pytest.raises(NotPeriodicError):
+        stretches_of(depths, 1)
+    assert stretches_of(depths, 1, at_once=False) == [(4, 2), (8, 2)]

@@ -12,9 +12,9 @@ from agreement import resolved
 from tiny import CONFIGS, fitted
 
 from profiler.analysis import again
+from profiler.bench.loaded import Loaded
 from profiler.bench.repetition.errors import NotPeriodicError
-from profiler.bench.repetition.independence import layers_are_independent
-from profiler.bench.repetition.simulate import Whole, simulate_by_repetition
+from profiler.bench.repetition.simulate import simulate_by_repetition
 from profiler.execute import run
 from profiler.record import Params
 from profiler.resolve import Cell
@@ -49,8 +49,8 @@ def repeated(cell: Cell) -> tuple[Trace, Params]:
     return simulate_by_repetition(whole(cell), share=99.0)
 
 
-def whole(cell: Cell) -> Whole:
-    return Whole(cell, again.simulated_device(cell.record_spec))
+def whole(cell: Cell) -> Loaded:
+    return Loaded(cell, again.simulated_device(cell.record_spec))
 
 
 def assert_same(cell: Cell) -> None:
@@ -165,26 +165,6 @@ def test_the_method_is_not_put_on_the_whole_model(tmp_path: Path, method: str) -
     all_layers = whole(resolved(spec(model(tmp_path, "llama", 24), method=method)))
     simulate_by_repetition(all_layers)
     assert "subject" not in vars(all_layers)
-
-
-@pytest.mark.parametrize(
-    ("method", "independent"),
-    [
-        ("lora", True),
-        ("lora:target_modules=q_proj+v_proj", True),
-        ("lora:target_modules=fc1+mlp.up_proj", True),
-        ("lora:target_modules=layers.1.self_attn.q_proj", False),
-        (r"lora:target_modules=.*\d\.self_attn\.q_proj", False),
-        ('lora:rank_pattern={"q_proj":4}', False),
-        ("lora:target_modules=q_proj+v_proj,layers_to_transform=[0,1]", False),
-        ("last-k:k=2", False),
-        ("vera", False),
-        ("lora&ia3", False),
-    ],
-)
-def test_only_what_singles_out_no_layer_is_independent(method: str, independent: bool) -> None:
-    cell = resolved(spec("opt-125m" if "fc1" in method else "llama-3.2-1b", method=method))
-    assert layers_are_independent(cell) is independent
 
 
 class KeepsInOneLayer(Lora):
